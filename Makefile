@@ -1,0 +1,44 @@
+# runner-supervisor: everything a newcomer needs is `make start` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PATHS := supervisor builders tests tools
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help start test lint format docs clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "runner-supervisor needs Python 3.11 or newer; name one with make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+start: $(VENV)/.installed ## build llama-server if need be and serve; MODEL=path.gguf serves that file
+	@$(BIN)/runner-supervisor start $(if $(MODEL),--model "$(MODEL)")
+
+test: $(VENV)/.installed-dev ## the whole suite, on a real llama-server; ARGS="-k name" picks tests
+	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+lint: $(VENV)/.installed-dev ## format, style, types, import directions
+	$(BIN)/ruff format --check $(PATHS)
+	$(BIN)/ruff check $(PATHS)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.installed-dev ## put the code in its format
+	$(BIN)/ruff format $(PATHS)
+	$(BIN)/ruff check --fix $(PATHS)
+
+docs: $(VENV)/.installed-dev ## write the generated documents again
+	$(BIN)/python -m tools.generate_docs
+
+clean: ## remove what make made here; the build cache stays
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*

@@ -1,0 +1,1 @@
+"""Makes llama-server for this machine: source, toolchain, plan, compile, manifest."""

@@ -1,0 +1,6 @@
+"""One module per backend, each satisfying `plan.Backend`. A new backend is one file and one line here."""
+
+from runner_builders.backends import cpu
+from runner_builders.plan import Backend
+
+BACKENDS: dict[str, Backend] = {"cpu": cpu}

@@ -1,0 +1,162 @@
+"""From a request to a finished build: find or make, verify that it starts, install atomically."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from runner_builders.backends import BACKENDS
+from runner_builders.cache import Cache
+from runner_builders.compile import TARGET, compile_server
+from runner_builders.errors import BuilderError, PrebuiltError
+from runner_builders.manifest import FILE_NAME, Manifest, sha256_of
+from runner_builders.pin import Pin
+from runner_builders.plan import BuildPlan, make_plan
+from runner_builders.progress import Reporter
+from runner_builders.run import run
+from runner_builders.source import Source, find_source
+from runner_builders.toolchain import Toolchain, cpu_identity, detect
+
+START_TIMEOUT_S = 60.0
+LOCK_TIMEOUT_S = 4 * 3600.0
+PREBUILT_PLACES = ("llama-server", "bin/llama-server", "build/bin/llama-server")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to build, from where (None: found by itself), with how many jobs (None: one per processor)."""
+
+    backend: str = "cpu"
+    source: Path | None = None
+    jobs: int | None = None
+
+
+def plan_for(request: Request, pin: Pin) -> tuple[BuildPlan, Toolchain]:
+    """The plan for this machine."""
+    toolchain = detect()
+    backend = BACKENDS[request.backend]
+    return make_plan(name=request.backend, backend=backend, commit=pin.commit, toolchain=toolchain), toolchain
+
+
+def reusable(cache: Cache, pin: Pin) -> Path | None:
+    """The manifest of the build in use, if it is at the pin and for this processor. Needs no compiler."""
+    current = cache.current()
+    if current and current[1].commit == pin.commit and current[1].cpu == cpu_identity():
+        return current[0]
+    return None
+
+
+def build(request: Request, *, pin: Pin, cache: Cache, reporter: Reporter) -> Path:
+    """Build what is asked for unless it is there, make it the build in use, and return its manifest's path.
+
+    Raises:
+        BuilderError: the source, the toolchain or the compile failed; the build in use stays what it was.
+    """
+    plan, toolchain = plan_for(request, pin)
+    cache.lock_path(plan.key).parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache.lock_path(plan.key), timeout=LOCK_TIMEOUT_S):
+        finished = cache.finished(plan.key)
+        if finished:
+            path = finished[0]
+        else:
+            source = find_source(pin, explicit=request.source, cache=cache.root, say=reporter.say)
+            jobs = request.jobs or os.cpu_count() or 1
+            path = _make(plan, source=source, toolchain=toolchain, jobs=jobs, cache=cache, reporter=reporter)
+        cache.use(plan.key)
+    return path
+
+
+def _make(
+    plan: BuildPlan, *, source: Source, toolchain: Toolchain, jobs: int, cache: Cache, reporter: Reporter
+) -> Path:
+    reporter.say(f"compiling llama-server ({plan.backend}, {plan.compiler}) from {source.origin}")
+    began = time.monotonic()
+    binary = compile_server(
+        plan,
+        source=source.path,
+        work=cache.work_dir(plan.key),
+        toolchain=toolchain,
+        jobs=jobs,
+        reporter=reporter,
+    )
+    manifest = Manifest(
+        binary=TARGET,
+        sha256=sha256_of(binary),
+        backend=plan.backend,
+        commit=plan.commit,
+        origin=source.origin,
+        options={option.name: option.value for option in plan.options},
+        compiler=plan.compiler,
+        cpu=plan.cpu,
+        version=_version(binary),
+        duration_s=round(time.monotonic() - began, 1),
+    )
+    path = _install(binary, manifest, cache.build_dir(plan.key))
+    shutil.rmtree(cache.work_dir(plan.key), ignore_errors=True)
+    reporter.say(f"built in {manifest.duration_s:.0f} s: {path.parent / TARGET}")
+    return path
+
+
+def _version(binary: Path) -> str:
+    """What the binary says of itself; a binary that cannot say is not installed."""
+    outcome = run([str(binary), "--version"], timeout_s=START_TIMEOUT_S)
+    if not outcome.ok:
+        raise BuilderError(f"the new llama-server does not start ({outcome.last}); build it again")
+    return next((line for line in outcome.tail if line.startswith("version:")), outcome.last)
+
+
+def _install(binary: Path, manifest: Manifest, destination: Path) -> Path:
+    """Put binary and manifest in place by one rename."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=destination.parent, prefix="new-"))
+    try:
+        shutil.copy2(binary, staging / TARGET)
+        manifest.write(staging)
+        staging.chmod(0o755)
+        shutil.rmtree(destination, ignore_errors=True)
+        staging.rename(destination)
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise BuilderError(f"cannot install the build into {destination}: {error}; make room there") from None
+    return destination / FILE_NAME
+
+
+def prebuilt(directory: Path, *, cache: Cache) -> Path:
+    """Write a manifest for a llama-server that somebody else built, and return its path.
+
+    Raises:
+        PrebuiltError: there is no llama-server in the folder, or it does not start.
+    """
+    places = [directory / place for place in PREBUILT_PLACES]
+    binary = next((place for place in places if os.access(place, os.X_OK) and place.is_file()), None)
+    if binary is None:
+        looked = ", ".join(PREBUILT_PLACES)
+        raise PrebuiltError(
+            f"LLAMA_CPP_DIR is set, but {directory} holds no executable llama-server (looked for {looked}); "
+            "name the folder of a llama.cpp build, or unset LLAMA_CPP_DIR to have one built"
+        )
+    outcome = run([str(binary), "--version"], timeout_s=START_TIMEOUT_S)
+    if not outcome.ok:
+        raise PrebuiltError(f"{binary} does not start ({outcome.last}); build it again for this machine")
+    version = next((line for line in outcome.tail if line.startswith("version:")), outcome.last)
+    manifest = Manifest(
+        binary=str(binary.absolute()),
+        sha256=sha256_of(binary),
+        backend="prebuilt",
+        commit=version.removeprefix("version: "),
+        origin="LLAMA_CPP_DIR",
+        options={},
+        compiler="unknown",
+        cpu=cpu_identity(),
+        version=version,
+        duration_s=0.0,
+    )
+    folder = cache.root / "prebuilt"
+    folder.mkdir(parents=True, exist_ok=True)
+    return manifest.write(folder)

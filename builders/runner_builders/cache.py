@@ -1,0 +1,65 @@
+"""Where sources and builds are kept, and which build is in use.
+
+CACHE/sources/<commit>/      fetched source trees
+CACHE/work/<key>/            compile folders, kept so that a build that was cut short can go on
+CACHE/builds/<key>/          finished builds: binary and manifest
+CACHE/current.json           which build `start` uses
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from runner_builders.manifest import FILE_NAME, Manifest, read_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """The cache below `root`."""
+
+    root: Path
+
+    def build_dir(self, key: str) -> Path:
+        """A finished build's folder."""
+        return self.root / "builds" / key
+
+    def work_dir(self, key: str) -> Path:
+        """A compile folder."""
+        return self.root / "work" / key
+
+    def lock_path(self, key: str) -> Path:
+        """Held while a key is built."""
+        return self.root / "work" / f"{key}.lock"
+
+    def finished(self, key: str) -> tuple[Path, Manifest] | None:
+        """A finished build and its manifest's path, or None."""
+        path = self.build_dir(key) / FILE_NAME
+        manifest = read_manifest(path)
+        if manifest and os.access(path.parent / manifest.binary, os.X_OK):
+            return path, manifest
+        return None
+
+    def current(self) -> tuple[Path, Manifest] | None:
+        """The build in use, or None."""
+        try:
+            key = json.loads((self.root / "current.json").read_text())["key"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return self.finished(str(key))
+
+    def use(self, key: str) -> None:
+        """Make `key` the build in use, atomically."""
+        temporary = self.root / "current.json.new"
+        temporary.write_text(json.dumps({"key": key}) + "\n")
+        temporary.replace(self.root / "current.json")
+
+
+def default_cache() -> Cache:
+    """The user's cache, or RUNNER_CACHE_DIR."""
+    named = os.environ.get("RUNNER_CACHE_DIR")
+    return Cache(Path(named).absolute() if named else platformdirs.user_cache_path("runner-supervisor"))

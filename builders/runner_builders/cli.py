@@ -1,0 +1,107 @@
+"""The builder's command line; `runner-supervisor build` hands its arguments on to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runner_builders.backends import BACKENDS
+from runner_builders.build import Request, build, plan_for, prebuilt, reusable
+from runner_builders.cache import default_cache
+from runner_builders.errors import BuilderError, CompileError
+from runner_builders.pin import Pin, read_pin
+from runner_builders.progress import BarReporter, JsonReporter, PlainReporter, Reporter
+
+commands = typer.Typer(help="Builds llama-server for this machine.", pretty_exceptions_enable=False)
+err = Console(stderr=True, soft_wrap=True)
+
+
+def main() -> NoReturn:
+    """Run the command line; errors end in one line on stderr and their exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        commands(prog_name="runner-supervisor")
+    except BuilderError as error:
+        if isinstance(error, CompileError):
+            err.print(Text("\n".join(error.tail)))
+        err.print(Text.assemble(("error: ", "bold red"), str(error)))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+@commands.callback()
+def root() -> None:
+    """Builds llama-server for this machine."""
+
+
+@commands.command("build")
+def build_command(
+    *,
+    backend: Annotated[str, typer.Option(help=f"What to compute on: {', '.join(BACKENDS)}.")] = "cpu",
+    source: Annotated[
+        Path | None, typer.Option(help="llama.cpp source folder.", show_default="found or fetched")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Compile jobs at once.", show_default="one per processor")
+    ] = None,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Take the build in use if it is at the pin and for this machine.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and build nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print events, or the plan, as JSON.")] = False,
+    print_manifest: Annotated[
+        bool, typer.Option("--print-manifest", help="Print the manifest's path alone on stdout.")
+    ] = False,
+) -> None:
+    """Build llama-server at the pinned commit, unless it is built, and make it the one that `start` uses."""
+    if backend not in BACKENDS:
+        raise BuilderError(f"unknown backend {backend}; choose one of: {', '.join(BACKENDS)}")
+    request = Request(backend=backend, source=source, jobs=jobs)
+    pin = read_pin()
+    if dry_run:
+        _print_plan(request, pin, as_json=as_json)
+        return
+    cache = default_cache()
+    directory = os.environ.get("LLAMA_CPP_DIR")
+    if directory:
+        manifest: Path | None = prebuilt(Path(directory), cache=cache)
+    else:
+        manifest = reusable(cache, pin) if reuse else None
+        if manifest is None:
+            with _reporter(as_json=as_json) as reporter:
+                manifest = build(request, pin=pin, cache=cache, reporter=reporter)
+    if print_manifest:
+        print(manifest)
+    elif as_json:
+        print(json.dumps({"event": "done", "manifest": str(manifest)}))
+    else:
+        print(f"llama-server is ready: {manifest}")
+
+
+def _reporter(*, as_json: bool) -> Reporter:
+    if as_json:
+        return JsonReporter()
+    return BarReporter(err) if err.is_terminal else PlainReporter()
+
+
+def _print_plan(request: Request, pin: Pin, *, as_json: bool) -> None:
+    plan, _ = plan_for(request, pin)
+    if as_json:
+        print(json.dumps(asdict(plan) | {"key": plan.key}, indent=2))
+        return
+    table = Table("option", "value", "reason", title=f"{plan.backend} build {plan.key} of {plan.commit[:12]}")
+    for option in plan.options:
+        table.add_row(option.name, option.value, option.reason)
+    Console(soft_wrap=True).print(table)

@@ -1,0 +1,63 @@
+"""Runs a plan: configure, compile, and tell how it goes."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from runner_builders.errors import CompileError
+from runner_builders.plan import BuildPlan
+from runner_builders.progress import Reporter
+from runner_builders.run import Outcome, run
+from runner_builders.toolchain import Toolchain
+
+CONFIGURE_TIMEOUT_S = 600.0
+COMPILE_TIMEOUT_S = 4 * 3600.0
+TARGET = "llama-server"
+STEP = re.compile(r"\[(\d+)/(\d+)\]")
+
+
+def compile_server(
+    plan: BuildPlan, *, source: Path, work: Path, toolchain: Toolchain, jobs: int, reporter: Reporter
+) -> Path:
+    """Compile llama-server in the folder `work`; a build that was cut short there goes on where it stopped.
+
+    Returns:
+        The binary.
+
+    Raises:
+        CompileError: cmake or the compiler failed.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    log = work / "build.log"
+    environment = os.environ | {
+        "CC": str(toolchain.cc),
+        "CXX": str(toolchain.cxx),
+        "NINJA_STATUS": "[%f/%t] ",
+    }
+    with log.open("w", encoding="utf-8") as file:
+
+        def keep(line: str) -> None:
+            file.write(line + "\n")
+            step = STEP.match(line)
+            if step:
+                reporter.step(int(step[1]), int(step[2]))
+
+        configure = [
+            *(str(toolchain.cmake), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={toolchain.ninja}"),
+            *("-S", str(source), "-B", str(work), *plan.cmake_arguments),
+        ]
+        outcome = run(configure, timeout_s=CONFIGURE_TIMEOUT_S, environment=environment, on_line=keep)
+        _check(outcome, "cmake could not configure llama.cpp", log)
+        build = [str(toolchain.cmake), "--build", str(work), "--target", TARGET, "--parallel", str(jobs)]
+        outcome = run(build, timeout_s=COMPILE_TIMEOUT_S, environment=environment, on_line=keep)
+        _check(outcome, "llama-server did not compile", log)
+    return work / "bin" / TARGET
+
+
+def _check(outcome: Outcome, what: str, log: Path) -> None:
+    if outcome.ok:
+        return
+    why = "it took too long" if outcome.timed_out else f"exit code {outcome.code}"
+    raise CompileError(f"{what} ({why}); the whole log is {log}", tail=outcome.tail, log=log)

@@ -1,0 +1,78 @@
+"""From a toolchain to a build plan: which CMake options, and why each. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Protocol
+
+from runner_builders.toolchain import Toolchain
+
+KEY_CHARACTERS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One CMake option and why it has its value."""
+
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """All that goes into a build. Equal plans give equal keys, and a key is built once."""
+
+    backend: str
+    commit: str
+    options: tuple[Option, ...]
+    compiler: str
+    cpu: str
+
+    @property
+    def key(self) -> str:
+        """The name of the build's folder."""
+        parts = [
+            self.backend,
+            self.commit,
+            sorted((option.name, option.value) for option in self.options),
+            self.compiler,
+            self.cpu,
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:KEY_CHARACTERS]
+
+    @property
+    def cmake_arguments(self) -> list[str]:
+        """The options as CMake's command line takes them."""
+        return [f"-D{option.name}={option.value}" for option in self.options]
+
+
+class Backend(Protocol):
+    """What a module in `backends` offers."""
+
+    def options(self, toolchain: Toolchain) -> tuple[Option, ...]:
+        """The CMake options that this backend adds."""
+
+
+COMMON = (
+    Option("CMAKE_BUILD_TYPE", "Release", "optimised code"),
+    Option("BUILD_SHARED_LIBS", "OFF", "one file to install, with nothing to find at run time"),
+    Option("LLAMA_BUILD_TESTS", "OFF", "only llama-server is wanted"),
+    Option("LLAMA_BUILD_EXAMPLES", "OFF", "only llama-server is wanted"),
+    Option("LLAMA_OPENSSL", "OFF", "it listens on a private socket; TLS is the front's"),
+    Option("LLAMA_USE_PREBUILT_UI", "OFF", "a build downloads nothing but the verified source"),
+    Option("LLAMA_BUILD_NUMBER", "0", "else taken from whatever git repository surrounds the tree"),
+    Option("GGML_CCACHE", "OFF", "a cache of this machine's must not change what is built"),
+)
+
+
+def make_plan(*, name: str, backend: Backend, commit: str, toolchain: Toolchain) -> BuildPlan:
+    """The plan for one backend at one commit with one toolchain."""
+    options = (
+        *COMMON,
+        Option("LLAMA_BUILD_COMMIT", commit[:12], "else taken from whatever git repository surrounds the tree"),
+        *backend.options(toolchain),
+    )
+    return BuildPlan(backend=name, commit=commit, options=options, compiler=toolchain.compiler, cpu=toolchain.cpu)

@@ -1,0 +1,275 @@
+"""The engine's life as a pure function: `step(machine, event) -> (machine, effects)`.
+
+Whoever executes the effects feeds back what then happened as events. Every event about a child carries that
+child's generation number; events of an earlier generation are dropped. A process that has ended always wins
+over what a probe believed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from runner_supervisor.core.restart import Cause, Death, Exit, RestartPolicy, backoff_s, cause_of, recent
+from runner_supervisor.core.states import ALIVE, COMING_UP, TRANSITIONS, State
+
+
+class Timer(StrEnum):
+    """What a timer was set for."""
+
+    LOAD = "load"
+    GRACE = "grace"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an operator may set about an engine's life. Times are seconds."""
+
+    load_timeout_s: float = 600.0
+    stop_grace_s: float = 10.0
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+
+
+# Events: what happened.
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Somebody wants the engine up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Somebody wants the engine down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The child's /health answered: `ready` for 200, else it is loading."""
+
+    generation: int
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The child's process ended. `jitter` was drawn from [0, 1) by the observer."""
+
+    generation: int
+    exit: Exit
+    jitter: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """The child's process could not be made at all (no such file, no permission)."""
+
+    generation: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimerFired:
+    """A timer set by `SetTimer` went off."""
+
+    generation: int
+    timer: Timer
+
+
+Event = Start | Stop | Answered | Exited | SpawnFailed | TimerFired
+
+# Effects: what to do.
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Make the child process of this generation and watch it."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """Send TERM to the child's process group."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Send KILL to the child's process group."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Report `TimerFired` after `delay_s` seconds."""
+
+    generation: int
+    timer: Timer
+    delay_s: float
+
+
+Effect = Spawn | Terminate | Kill | SetTimer
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """All that is known about one engine. Times are seconds on the caller's monotonic clock."""
+
+    state: State = State.STOPPED
+    since: float = 0.0
+    generation: int = 0
+    wanted: bool = False
+    ever_ready: bool = False
+    attempt: int = 0
+    restarts: int = 0
+    deaths: tuple[Death, ...] = ()
+    last_death: Death | None = None
+    half_open: bool = False
+    killed_for: Cause | None = None
+    retry_at: float | None = None
+
+
+Step = tuple[Machine, tuple[Effect, ...]]
+
+
+def step(machine: Machine, event: Event, *, now: float, policy: Policy) -> Step:
+    """Decide what one event changes and what must be done about it.
+
+    Args:
+        machine: what is known so far.
+        event: what happened.
+        now: seconds on a monotonic clock.
+        policy: the operator's numbers.
+
+    Returns:
+        The new machine and the effects to execute, in order.
+    """
+    match event:
+        case Start():
+            return _start(machine, now=now, policy=policy)
+        case Stop():
+            return _stop(machine, now=now, policy=policy)
+    if event.generation != machine.generation:
+        return machine, ()
+    match event:
+        case Answered():
+            return _answered(machine, event, now=now)
+        case Exited():
+            return _exited(machine, event, now=now, policy=policy)
+        case SpawnFailed():
+            return _spawn_failed(machine, event, now=now, policy=policy)
+        case TimerFired():
+            return _timer_fired(machine, event, now=now, policy=policy)
+
+
+def _move(machine: Machine, state: State, *, now: float) -> Machine:
+    """The one gate through which the state changes."""
+    if state not in TRANSITIONS[machine.state]:
+        raise AssertionError(f"no transition {machine.state} -> {state}")
+    return replace(machine, state=state, since=now)
+
+
+def _launch(machine: Machine, *, now: float, policy: Policy) -> Step:
+    generation = machine.generation + 1
+    moved = _move(machine, State.STARTING, now=now)
+    launched = replace(moved, generation=generation, killed_for=None, retry_at=None)
+    return launched, (Spawn(generation), SetTimer(generation, Timer.LOAD, policy.load_timeout_s))
+
+
+def _start(machine: Machine, *, now: float, policy: Policy) -> Step:
+    wanted = replace(machine, wanted=True)
+    if machine.state in ALIVE:
+        return wanted, ()
+    if machine.state is State.FAILED:
+        wanted = replace(wanted, attempt=0, deaths=(), half_open=False)
+    return _launch(wanted, now=now, policy=policy)
+
+
+def _stop(machine: Machine, *, now: float, policy: Policy) -> Step:
+    unwanted = replace(machine, wanted=False)
+    if machine.state in {State.STOPPED, State.STOPPING}:
+        return unwanted, ()
+    if machine.state not in ALIVE:
+        return replace(_move(unwanted, State.STOPPED, now=now), retry_at=None), ()
+    generation = machine.generation
+    return _move(unwanted, State.STOPPING, now=now), (
+        Terminate(generation),
+        SetTimer(generation, Timer.GRACE, policy.stop_grace_s),
+    )
+
+
+def _answered(machine: Machine, event: Answered, *, now: float) -> Step:
+    if machine.killed_for is not None:
+        return machine, ()
+    if event.ready and machine.state in COMING_UP:
+        return replace(_move(machine, State.READY, now=now), ever_ready=True, half_open=False), ()
+    if not event.ready and machine.state is State.STARTING:
+        return _move(machine, State.LOADING, now=now), ()
+    return machine, ()
+
+
+def _gone(machine: Machine, *, now: float, policy: Policy) -> Step:
+    if machine.wanted:
+        return _launch(machine, now=now, policy=policy)
+    return _move(machine, State.STOPPED, now=now), ()
+
+
+def _exited(machine: Machine, event: Exited, *, now: float, policy: Policy) -> Step:
+    if machine.state is State.STOPPING:
+        return _gone(machine, now=now, policy=policy)
+    if machine.state not in ALIVE:
+        return machine, ()
+    was_ready = machine.state is State.READY
+    cause = machine.killed_for or cause_of(event.exit, was_ready=was_ready, ever_ready=machine.ever_ready)
+    death = Death(cause=cause, detail=str(event.exit), at=now, was_ready=was_ready)
+    if cause is Cause.CONFIG:
+        return replace(_move(machine, State.FAILED, now=now), last_death=death), ()
+    return _died(machine, death, jitter=event.jitter, now=now, policy=policy)
+
+
+def _died(machine: Machine, death: Death, *, jitter: float, now: float, policy: Policy) -> Step:
+    limits = policy.restart
+    deaths = recent((*machine.deaths, death), now=now, policy=limits)
+    generation = machine.generation
+    if machine.half_open or len(deaths) >= limits.breaker_deaths:
+        retry_at = now + limits.cooldown_s
+        failed = _move(machine, State.FAILED, now=now)
+        known = replace(failed, deaths=deaths, last_death=death, retry_at=retry_at)
+        return known, (SetTimer(generation, Timer.RETRY, limits.cooldown_s),)
+    was_stable = death.was_ready and now - machine.since >= limits.stable_s
+    attempt = 0 if was_stable else machine.attempt
+    delay_s = backoff_s(attempt=attempt, jitter=jitter, policy=limits)
+    waiting = replace(
+        _move(machine, State.BACKOFF, now=now),
+        attempt=attempt + 1,
+        deaths=deaths,
+        last_death=death,
+        retry_at=now + delay_s,
+    )
+    return waiting, (SetTimer(generation, Timer.RETRY, delay_s),)
+
+
+def _spawn_failed(machine: Machine, event: SpawnFailed, *, now: float, policy: Policy) -> Step:
+    if machine.state is State.STOPPING:
+        return _gone(machine, now=now, policy=policy)
+    if machine.state is not State.STARTING:
+        return machine, ()
+    death = Death(cause=Cause.SPAWN, detail=event.detail, at=now, was_ready=False)
+    return replace(_move(machine, State.FAILED, now=now), last_death=death), ()
+
+
+def _timer_fired(machine: Machine, event: TimerFired, *, now: float, policy: Policy) -> Step:
+    match event.timer, machine.state:
+        case Timer.LOAD, State.STARTING | State.LOADING:
+            return replace(machine, killed_for=Cause.LOAD_TIMEOUT), (Kill(machine.generation),)
+        case Timer.GRACE, State.STOPPING:
+            return machine, (Kill(machine.generation),)
+        case Timer.RETRY, State.BACKOFF | State.FAILED:
+            launched, effects = _launch(machine, now=now, policy=policy)
+            half_open = machine.state is State.FAILED
+            return replace(launched, restarts=machine.restarts + 1, half_open=half_open), effects
+    return machine, ()

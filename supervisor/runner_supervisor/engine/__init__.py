@@ -1,0 +1,1 @@
+"""One llama-server child: how it is started, watched, restarted and ended."""

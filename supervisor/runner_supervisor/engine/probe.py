@@ -1,0 +1,59 @@
+"""What a llama-server says of itself, asked over its socket. Never on the data path."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+TIMEOUT_S = 2.0
+
+
+class Health(StrEnum):
+    """What /health says: no answer, 503 while loading, or 200 (tools/server/server-http.cpp:307-328)."""
+
+    SILENT = "silent"
+    LOADING = "loading"
+    READY = "ready"
+
+
+class Probe:
+    """Asks one llama-server on its Unix socket. Every question has a deadline of two seconds."""
+
+    def __init__(self, socket: Path) -> None:
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(socket)),
+            base_url="http://engine",
+            timeout=TIMEOUT_S,
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def health(self) -> Health:
+        """One /health answer."""
+        try:
+            response = await self._client.get("/health")
+        except httpx.TransportError:
+            return Health.SILENT
+        return Health.READY if response.status_code == httpx.codes.OK else Health.LOADING
+
+    async def metrics(self) -> str | None:
+        """The engine's metrics as Prometheus text, or None when it does not answer in time.
+
+        Asking resets its two rate gauges (tools/server/server-context.cpp:4677), so only the supervisor asks.
+        """
+        try:
+            response = await self._client.get("/metrics")
+        except httpx.TransportError:
+            return None
+        return response.text if response.status_code == httpx.codes.OK else None

@@ -1,0 +1,160 @@
+"""One child process in a group of its own: made, watched, ended, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from runner_supervisor.core.restart import Exit
+from runner_supervisor.engine.logs import EngineLog, LinePump
+
+LAST_LINES_S = 2.0
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What proves that a pid is still the child we made: its create time (seconds since the epoch) and command."""
+
+    pid: int
+    create_time: float
+    command: list[str]
+
+
+class Child:
+    """A running llama-server. `on_exit` is called once, on the loop, when it has ended and its log is read."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], *, log: EngineLog, on_exit: Callable[[Exit], None]
+    ) -> None:
+        self._process = process
+        self._log = log
+        self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        self._ended = asyncio.Event()
+        self.pid = process.pid
+        self._watch = self._loop.create_task(self._watch_until_exit())
+
+    @classmethod
+    def spawn(
+        cls,
+        argv: list[str],
+        *,
+        environment: dict[str, str],
+        log: EngineLog,
+        on_exit: Callable[[Exit], None],
+    ) -> Child:
+        """Start `argv` in a session, and so a process group, of its own.
+
+        On Linux the kernel kills it when the calling thread (the loop's, which lives as long as we do) dies.
+
+        Raises:
+            OSError: the executable is missing or cannot be run.
+        """
+        process = subprocess.Popen(
+            argv,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509
+        )
+        return cls(process, log=log, on_exit=on_exit)
+
+    def identity(self) -> Identity | None:
+        """Who this is, for the orphan sweep of a later start; None when it has already gone."""
+        try:
+            process = psutil.Process(self.pid)
+            return Identity(pid=self.pid, create_time=process.create_time(), command=process.cmdline())
+        except psutil.Error:
+            return None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group. A child that was already reaped is left alone."""
+        if self._process.returncode is None:
+            _signal_group(self.pid, number)
+
+    async def _watch_until_exit(self) -> None:
+        closed = asyncio.Event()
+        await self._loop.connect_read_pipe(lambda: LinePump(self._log, closed), self._process.stdout)
+        threading.Thread(target=self._wait, name=f"wait-{self.pid}", daemon=True).start()
+        await self._ended.wait()
+        with contextlib.suppress(TimeoutError):  # a process that left the group may hold the pipe open
+            await asyncio.wait_for(closed.wait(), LAST_LINES_S)
+        code = self._process.returncode
+        self._on_exit(Exit(signal=-code) if code < 0 else Exit(code=code))
+
+    def _wait(self) -> None:
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            # Not reaped yet, so the group's number is still ours: what the child forked goes with it.
+            _signal_group(self.pid, signal.SIGKILL)
+        self._process.wait()
+        try:
+            self._loop.call_soon_threadsafe(self._ended.set)
+        except RuntimeError:
+            return  # the loop has closed: nobody is left to tell
+
+
+def _die_with_parent(parent: int) -> Callable[[], None] | None:
+    """What the child runs between fork and exec: ask for KILL when its parent dies (Linux; prctl(2))."""
+    libc = _LIBC
+    if libc is None:
+        return None
+
+    def ask() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
+
+    return ask
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return  # the group has no process left (macOS says EPERM for one of zombies only)
+
+
+def record_identity(path: Path, identity: Identity) -> None:
+    """Write down which child is running, atomically."""
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(asdict(identity)))
+    temporary.replace(path)
+
+
+def sweep_orphan(path: Path) -> int | None:
+    """End the child that a dead supervisor left behind, if it is provably that child.
+
+    The caller holds the state folder's lock, so the supervisor that wrote the record is gone.
+
+    Returns:
+        The pid that was ended, or None.
+    """
+    try:
+        recorded = Identity(**json.loads(path.read_text()))
+        process = psutil.Process(recorded.pid)
+        same = process.create_time() == recorded.create_time and process.cmdline() == recorded.command
+    except (OSError, ValueError, TypeError, psutil.Error):
+        same = False
+    path.unlink(missing_ok=True)
+    if not same:
+        return None
+    _signal_group(recorded.pid, signal.SIGKILL)
+    return recorded.pid

@@ -1,0 +1,1 @@
+"""What clients talk to: gate (who), relay (bytes), control (health, metrics, admin)."""

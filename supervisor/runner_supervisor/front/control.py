@@ -1,0 +1,160 @@
+"""What the front answers itself, by FastAPI: health, metrics, and the admin calls behind `status` and `stop`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from runner_supervisor import __version__
+from runner_supervisor.core.states import State
+from runner_supervisor.engine.supervisor import EngineSupervisor
+from runner_supervisor.front.gate import Gate
+from runner_supervisor.front.metrics import Metrics
+from runner_supervisor.front.replies import ADMIN_ONLY, INVALID_KEY, Refusal
+
+
+class Health(BaseModel):
+    """What /health answers: 200 while requests are served, else 503."""
+
+    status: str
+    engine: State
+
+
+class EngineStatus(BaseModel):
+    """The engine, as `status` shows it. Times are seconds."""
+
+    state: State
+    state_age_s: float
+    pid: int | None
+    model: str
+    backend: str
+    commit: str
+    restarts: int
+    last_death: str | None
+    retry_in_s: float | None
+    log: str
+
+
+class Status(BaseModel):
+    """The whole service, as `status --json` prints it."""
+
+    version: str
+    pid: int
+    uptime_s: float
+    address: str
+    draining: bool
+    in_flight: int
+    engine: EngineStatus
+
+
+class RefusedError(Exception):
+    """A control path answers with a refusal."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def create_control_app(
+    *,
+    engine: EngineSupervisor,
+    gate: Gate,
+    metrics: Metrics,
+    address: Callable[[], str],
+    load: Callable[[], tuple[bool, int]],
+    stop: Callable[[], None],
+) -> FastAPI:
+    """The FastAPI application.
+
+    Args:
+        engine: whose health this is.
+        gate: who may read metrics and call /admin.
+        metrics: the front's own series.
+        address: gives the URL that clients use.
+        load: gives (draining, requests in flight).
+        stop: begins a drain and then the end.
+    """
+    app = FastAPI(title="runner-supervisor", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    began = time.monotonic()
+
+    def may_read(request: Request) -> None:
+        if not request.state.trusted and gate.admit(*_credentials(request)) is None:
+            raise RefusedError(INVALID_KEY)
+
+    def may_manage(request: Request) -> None:
+        # Open doors are for inference: else any web page could post a stop to the loopback address.
+        if not request.state.trusted and not gate.is_key(*_credentials(request)):
+            raise RefusedError(ADMIN_ONLY)
+
+    @app.exception_handler(RefusedError)
+    async def refused(_request: Request, error: RefusedError) -> Response:
+        refusal = error.refusal
+        return Response(refusal.body(), status_code=refusal.status, headers=refusal.headers())
+
+    @app.exception_handler(HTTPException)
+    async def not_found(_request: Request, error: HTTPException) -> Response:
+        refusal = Refusal(error.status_code, "not_found", f"{error.detail}.")
+        return Response(refusal.body(), status_code=refusal.status, headers=refusal.headers())
+
+    @app.api_route("/health", methods=["GET", "HEAD"])
+    @app.api_route("/health/ready", methods=["GET", "HEAD"])
+    async def ready() -> Response:
+        draining, _ = load()
+        serving = engine.state is State.READY and not draining
+        status = "ok" if serving else "draining" if draining else "unavailable"
+        body = Health(status=status, engine=engine.state)
+        return JSONResponse(body.model_dump(), status_code=200 if serving else 503)
+
+    @app.api_route("/health/live", methods=["GET", "HEAD"])
+    async def live() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics", dependencies=[Depends(may_read)])
+    async def scrape() -> Response:
+        text = metrics.render()
+        own = await engine.metrics()
+        return Response(text + (own or "").encode(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    @app.get("/admin/status", dependencies=[Depends(may_manage)])
+    async def status() -> Status:
+        draining, in_flight = load()
+        machine = engine.machine
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            uptime_s=time.monotonic() - began,
+            address=address(),
+            draining=draining,
+            in_flight=in_flight,
+            engine=EngineStatus(
+                state=engine.state,
+                state_age_s=engine.state_age_s,
+                pid=engine.pid,
+                model=str(engine.spec.model),
+                backend=engine.spec.binary.backend,
+                commit=engine.spec.binary.commit,
+                restarts=machine.restarts,
+                last_death=engine.describe(machine.last_death) if machine.last_death else None,
+                retry_in_s=engine.retry_in_s,
+                log=str(engine.log.path),
+            ),
+        )
+
+    @app.post("/admin/stop", status_code=202, dependencies=[Depends(may_manage)])
+    async def begin_stop() -> dict[str, str]:
+        stop()
+        return {"status": "draining"}
+
+    return app
+
+
+def _credentials(request: Request) -> tuple[bytes | None, bytes | None]:
+    headers = dict(request.headers.raw)
+    return headers.get(b"authorization"), headers.get(b"x-api-key")

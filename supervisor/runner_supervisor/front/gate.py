@@ -1,0 +1,34 @@
+"""Who is asking: a key, or whoever can reach an open loopback address."""
+
+from __future__ import annotations
+
+from runner_supervisor.keys.store import KeyStore
+
+ANYONE = "anyone"
+
+
+class Gate:
+    """Turns a request's credentials into the id of who is asking. `open`: no key is needed."""
+
+    def __init__(self, keys: KeyStore, *, open_: bool) -> None:
+        self._keys = keys
+        self.open = open_ and not len(keys)
+
+    def admit(self, authorization: bytes | None, api_key: bytes | None) -> str | None:
+        """The id of the caller's key, `anyone` when no key is needed, or None: keep out.
+
+        Args:
+            authorization: the Authorization header: `Bearer KEY`, or the bare key as llama-server takes it too.
+            api_key: the x-api-key header, which Anthropic's clients send.
+        """
+        if self.open:
+            return ANYONE
+        secret = authorization or api_key
+        if secret is None:
+            return None
+        scheme, _, rest = secret.partition(b" ")
+        return self._keys.find(rest.strip() if scheme.lower() == b"bearer" else secret)
+
+    def is_key(self, authorization: bytes | None, api_key: bytes | None) -> bool:
+        """Whether a valid key was given; being let in without one is not enough."""
+        return self.admit(authorization, api_key) not in {None, ANYONE}

@@ -1,0 +1,310 @@
+"""One request to the engine and its answer back: bytes through, unbuffered, with back-pressure both ways.
+
+A relay stands where uvicorn's own request cycle would (see `front.protocol`). The request's body is collected
+first, so the engine never waits for a slow sender and gets every request in one write; the answer is passed
+on as it comes. A client that leaves closes the engine's connection at once, which frees its slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import httptools
+
+from runner_supervisor.front.metrics import Metrics
+from runner_supervisor.front.replies import BODY_TOO_LARGE, DRAINING, ENGINE_GONE, Refusal
+from runner_supervisor.front.upstream import Connection, Upstream
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
+        b"trailer", b"upgrade",
+    }
+)  # fmt: skip
+"""Headers that belong to one connection and not to the message (RFC 9110, 7.6.1)."""
+
+NOT_FORWARDED = HOP_BY_HOP | {
+    b"authorization",
+    b"content-length",
+    b"expect",
+    b"transfer-encoding",
+    b"x-api-key",
+    b"x-conversation-id",
+}
+"""Request headers that stay here: our keys, framing (made anew for the collected body), and
+X-Conversation-Id, whose streams llama-server shows to any caller that guesses the id."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Backend(Protocol):
+    """Where relays send requests, as the app wires it."""
+
+    metrics: Metrics
+    max_body_bytes: int
+    draining: bool
+
+    def upstream(self) -> Upstream | None:
+        """The READY engine's connections, or None."""
+
+    def unavailable(self) -> Refusal:
+        """Why there is no READY engine."""
+
+    def begin(self, relay: Relay) -> None:
+        """A relay has gone to work."""
+
+    def end(self, relay: Relay) -> None:
+        """A relay is done."""
+
+
+class Client(Protocol):
+    """The client's connection, as its protocol offers it to a relay."""
+
+    transport: asyncio.Transport
+
+    def on_response_complete(self) -> None:
+        """The answer has been written: the next request may start."""
+
+    def close_after_answer(self, *, linger: bool) -> None:
+        """The answer has been written and was the last one. `linger`: the client is still sending."""
+
+
+class Request:
+    """A parsed request head, reduced to what is forwarded."""
+
+    __slots__ = ("expects_continue", "has_body", "headers", "http_1_0", "length", "method", "path", "target")
+
+    def __init__(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], *, http_1_0: bool) -> None:
+        self.method = method
+        self.target = target
+        self.path = target.partition(b"?")[0].decode("latin-1")
+        self.http_1_0 = http_1_0
+        self.headers = headers
+        self.length = 0
+        self.has_body = False
+        self.expects_continue = False
+        for name, value in headers:
+            if name == b"content-length":
+                self.length = int(value)
+                self.has_body = self.length > 0
+            elif name == b"transfer-encoding":
+                self.has_body = True
+            elif name == b"expect":
+                self.expects_continue = value.lower() == b"100-continue"
+
+    def encode(self, body: bytes) -> bytes:
+        """The request as the engine gets it. Names in the Connection header stay here too."""
+        dropped = NOT_FORWARDED
+        for name, value in self.headers:
+            if name == b"connection":
+                dropped |= {token.strip().lower() for token in value.split(b",")}
+        lines = [b"%b %b HTTP/1.1" % (self.method, self.target)]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] not in dropped]
+        if body or self.method not in {b"GET", b"HEAD", b"OPTIONS", b"DELETE"}:
+            lines.append(b"content-length: %d" % len(body))
+        lines += [b"", body]
+        return b"\r\n".join(lines)
+
+
+class Unchunk:
+    """Takes chunked framing off, for HTTP/1.0 clients, which do not know it."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.on_body = write
+        self._parser = httptools.HttpResponseParser(self)
+        self._parser.feed_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+
+    def __call__(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+
+class Relay:
+    """One request on its way. It has the attributes that uvicorn's protocol expects of a request cycle."""
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        backend: Backend,
+        client: Client,
+        loop: asyncio.AbstractEventLoop,
+        keep_alive: bool,
+        refusal: Refusal | None,
+    ) -> None:
+        self.request = request
+        self.keep_alive = keep_alive
+        self.response_complete = False
+        self.disconnected = False
+        self.message_event = asyncio.Event()
+        self._backend = backend
+        self._client = client
+        self._loop = loop
+        self._refusal = refusal
+        self._began = loop.time()
+        self._started = False
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._body_complete = False
+        self._status = 0
+        self._retried = False
+        self._connection: Connection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._write: Callable[[bytes], None] = client.transport.write
+        if refusal is None and request.length > backend.max_body_bytes:
+            self._refusal = BODY_TOO_LARGE
+
+    # The client's side: called by front.protocol.
+
+    def start(self) -> None:
+        """It is this request's turn on its connection."""
+        if self.disconnected:
+            return
+        self._started = True
+        if self._refusal:
+            self._reply(self._refusal)
+        elif self._body_complete:
+            self._dispatch()
+        elif self.request.expects_continue:
+            self._write(CONTINUE)
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the request's body."""
+        if self._refusal:
+            return
+        self._body_bytes += len(data)
+        if self._body_bytes <= self._backend.max_body_bytes:
+            self._body.append(data)
+            return
+        self._body.clear()
+        self._refusal = BODY_TOO_LARGE
+        if self._started:
+            self._reply(self._refusal)
+
+    def on_request_complete(self) -> None:
+        """The request's body is all here."""
+        self._body_complete = True
+        if self._started and not self._refusal:
+            self._dispatch()
+
+    def on_client_lost(self) -> None:
+        """The client has gone: let the engine know by closing its connection."""
+        self.disconnected = True
+        if self.response_complete:
+            return
+        self.response_complete = True
+        if self._connection:
+            self._connection.abort()
+        if self._connecting:
+            self._connecting.cancel()
+        if self._started:
+            self._backend.metrics.abandoned(self.request.path)
+        self._backend.end(self)
+
+    def pause(self) -> None:
+        """The client reads slowly: take no more from the engine."""
+        if self._connection:
+            self._connection.pause_reading()
+
+    def resume(self) -> None:
+        """The client has caught up."""
+        if self._connection:
+            self._connection.resume_reading()
+
+    # The engine's side: called by front.upstream.
+
+    def on_head(self, status: int, head: bytes) -> None:
+        """Pass the answer's head on, without what belongs to the engine's connection."""
+        kept = []
+        body_write = self._write
+        for line in head[:-4].split(b"\r\n"):
+            name = line.partition(b":")[0].lower()
+            if name == b"transfer-encoding" and self.request.http_1_0:
+                body_write = Unchunk(self._write)
+            elif name not in HOP_BY_HOP:
+                kept.append(line)
+        if self._backend.draining:
+            self.keep_alive = False
+        if not self.keep_alive:
+            kept.append(b"connection: close")
+        self._write(b"\r\n".join([*kept, b"", b""]))
+        self._write = body_write
+        self._status = status
+        self._backend.metrics.first_byte(self.request.path, self._loop.time() - self._began)
+
+    def on_data(self, data: bytes) -> None:
+        """Pass bytes on."""
+        self._write(data)
+
+    def on_end(self) -> None:
+        """The answer is complete."""
+        self._connection = None
+        self._finish(self._status)
+
+    def on_lost(self, *, stale: bool) -> None:
+        """The engine's connection broke: try once more if it was merely old, else tell the client."""
+        self._connection = None
+        if stale and not self._retried:
+            self._retried = True
+            self._forward()
+        elif self._status:
+            # Part of an answer is out. Its framing lacks an end, which is how the client knows.
+            self.keep_alive = False
+            self._finish(self._status)
+        else:
+            self._reply(ENGINE_GONE)
+
+    # In between.
+
+    def _dispatch(self) -> None:
+        self._backend.begin(self)
+        if self._backend.draining:
+            self._reply(DRAINING)
+        else:
+            self._forward()
+
+    def _forward(self) -> None:
+        upstream = self._backend.upstream()
+        if upstream is None:
+            self._reply(self._backend.unavailable())
+            return
+        connection = None if self._retried else upstream.take()
+        if connection:
+            self._send(connection)
+        else:
+            self._connecting = self._loop.create_task(self._connect(upstream))
+
+    async def _connect(self, upstream: Upstream) -> None:
+        try:
+            connection = await upstream.connect()
+        except OSError:
+            self._reply(ENGINE_GONE)
+            return
+        finally:
+            self._connecting = None
+        self._send(connection)
+
+    def _send(self, connection: Connection) -> None:
+        self._connection = connection
+        request = self.request
+        connection.send(request.encode(b"".join(self._body)), self, head_only=request.method == b"HEAD")
+
+    def _reply(self, refusal: Refusal) -> None:
+        if self.response_complete:
+            return
+        if self.request.has_body and not self._body_complete:
+            self.keep_alive = False
+        keep_alive = self.keep_alive and not self._backend.draining
+        self._write(refusal.response(keep_alive=keep_alive, head_only=self.request.method == b"HEAD"))
+        self._finish(refusal.status)
+
+    def _finish(self, status: int) -> None:
+        self.response_complete = True
+        self._body.clear()
+        self._backend.metrics.answered(self.request.path, status)
+        self._backend.end(self)
+        if self.keep_alive and not self._backend.draining:
+            self._client.on_response_complete()
+        else:
+            self._client.close_after_answer(linger=self.request.has_body and not self._body_complete)

@@ -1,0 +1,71 @@
+"""Error bodies in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the front answers a request itself. `retry_after_s` goes into Retry-After, in whole seconds."""
+
+    status: int
+    code: str
+    message: str
+    retry_after_s: int | None = None
+
+    @property
+    def type(self) -> str:
+        """OpenAI's error type for the status."""
+        match self.status:
+            case 401:
+                return "authentication_error"
+            case 403:
+                return "permission_error"
+            case status if status < 500:
+                return "invalid_request_error"
+            case 502 | 503 | 504:
+                return "service_unavailable_error"
+        return "server_error"
+
+    def body(self) -> bytes:
+        """The JSON body."""
+        error = {"message": self.message, "type": self.type, "param": None, "code": self.code}
+        return json.dumps({"error": error}).encode()
+
+    def headers(self) -> dict[str, str]:
+        """The headers besides the framing."""
+        headers = {"content-type": "application/json"}
+        if self.retry_after_s is not None:
+            headers["retry-after"] = str(self.retry_after_s)
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            headers["www-authenticate"] = "Bearer"
+        return headers
+
+    def response(self, *, keep_alive: bool, head_only: bool = False) -> bytes:
+        """The whole HTTP/1.1 response as bytes."""
+        body = self.body()
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in self.headers().items()]
+        lines.append(f"content-length: {len(body)}")
+        if not keep_alive:
+            lines.append("connection: close")
+        head = "\r\n".join([*lines, "", ""]).encode()
+        return head if head_only else head + body
+
+
+INVALID_KEY = Refusal(
+    401,
+    "invalid_api_key",
+    "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'.",
+)
+ADMIN_ONLY = Refusal(403, "admin_only", "This path needs an API key, or the supervisor's control socket.")
+BODY_TOO_LARGE = Refusal(413, "body_too_large", "The request body is larger than this server accepts.")
+DRAINING = Refusal(503, "draining", "This server is shutting down. Try again shortly.", retry_after_s=5)
+ENGINE_GONE = Refusal(
+    502, "engine_failed", "The model server ended before it answered. Try again.", retry_after_s=1
+)
+NOT_HTTP = Refusal(400, "bad_request", "Invalid HTTP request received.")
+INTERNAL_ERROR = Refusal(500, "internal_error", "The front failed on this request; its log says why.")

@@ -1,0 +1,187 @@
+"""The front as a whole: listening sockets, uvicorn, the engine's connections, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import uvicorn
+
+from runner_supervisor.core.states import State
+from runner_supervisor.engine.supervisor import EngineSupervisor, Transition
+from runner_supervisor.errors import AddressError
+from runner_supervisor.front.control import create_control_app
+from runner_supervisor.front.gate import Gate
+from runner_supervisor.front.metrics import Metrics
+from runner_supervisor.front.protocol import FrontProtocol
+from runner_supervisor.front.relay import Relay
+from runner_supervisor.front.replies import Refusal
+from runner_supervisor.front.upstream import Upstream
+
+BACKLOG = 2048
+CLOSE_S = 2
+"""How long connections that are still open at the very end may take to close, in seconds."""
+
+
+def listen_tcp(host: str, port: int) -> socket.socket:
+    """Listen on a TCP address.
+
+    Raises:
+        AddressError: it is in use, not this machine's, or not allowed.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise AddressError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --host and --port"
+        ) from None
+    return listener
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """Listen on a Unix socket that only its owner can reach."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.listen(BACKLOG)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers: the app decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Front:
+    """Serves clients for one engine. It is the relays' `Backend`."""
+
+    def __init__(
+        self,
+        *,
+        engine: EngineSupervisor,
+        gate: Gate,
+        tcp: socket.socket,
+        control: socket.socket,
+        max_body_bytes: int,
+        stop: Callable[[], None],
+    ) -> None:
+        self.metrics = Metrics()
+        self.max_body_bytes = max_body_bytes
+        self.draining = False
+        self._engine = engine
+        self._sockets = [tcp, control]
+        self._upstream: Upstream | None = None
+        self._relays: set[Relay] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.metrics.in_flight.set_function(lambda: len(self._relays))
+        self.metrics.engine(engine.machine)
+        engine.observers.append(self._on_transition)
+        app = create_control_app(
+            engine=engine,
+            gate=gate,
+            metrics=self.metrics,
+            address=lambda: self.address,
+            load=lambda: (self.draining, len(self._relays)),
+            stop=stop,
+        )
+        config = uvicorn.Config(
+            app,
+            http=cast("Any", partial(FrontProtocol, backend=self, gate=gate)),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=CLOSE_S,
+        )
+        self._server = Server(config)
+
+    @property
+    def address(self) -> str:
+        """The URL that clients use."""
+        host, port = self._sockets[0].getsockname()[:2]
+        if host in {"0.0.0.0", "::"}:  # noqa: S104
+            host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def serve(self) -> None:
+        """Serve until `close`."""
+        await self._server.serve(sockets=self._sockets)
+
+    async def drain(self, timeout_s: float) -> int:
+        """Admit no more requests and wait for those in flight.
+
+        Args:
+            timeout_s: how long, in seconds.
+
+        Returns:
+            How many were still in flight when time ran out.
+        """
+        self.draining = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        return len(self._relays)
+
+    def close(self) -> None:
+        """Let `serve` end."""
+        if self._upstream:
+            self._upstream.close()
+        self._server.should_exit = True
+
+    # The relays' backend.
+
+    def upstream(self) -> Upstream | None:
+        """The READY engine's connections, or None."""
+        return self._upstream
+
+    def unavailable(self) -> Refusal:
+        """Why there is no READY engine."""
+        state = self._engine.state
+        retry_in_s = self._engine.retry_in_s
+        message = {
+            State.LOADING: "The model is loading.",
+            State.STARTING: "The model server is starting.",
+            State.BACKOFF: "The model server ended and is about to be started again.",
+            State.FAILED: "The model server does not start; the server's log says why.",
+        }.get(state, "The model server is not running.")
+        return Refusal(503, f"engine_{state}", message, retry_after_s=max(1, round(retry_in_s or 1)))
+
+    def begin(self, relay: Relay) -> None:
+        """A relay has gone to work."""
+        self._relays.add(relay)
+        self._idle.clear()
+
+    def end(self, relay: Relay) -> None:
+        """A relay is done."""
+        self._relays.discard(relay)
+        if not self._relays:
+            self._idle.set()
+
+    def _on_transition(self, transition: Transition) -> None:
+        self.metrics.engine(transition.machine)
+        if transition.machine.state is State.READY:
+            self._upstream = Upstream(transition.socket)
+        elif transition.before is State.READY and self._upstream:
+            if transition.machine.state is not State.STOPPING:
+                self._upstream.close()
+            self._upstream = None

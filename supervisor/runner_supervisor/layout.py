@@ -1,0 +1,73 @@
+"""Where one supervisor keeps its files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner_supervisor.errors import ConfigError
+
+SOCKET_PATH_BYTES = 100
+"""Unix socket paths end at 104 bytes on macOS and 108 on Linux (sun_path); this leaves some room."""
+
+LONGEST_SOCKET_NAME = "engine-9999999.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The folders of one state folder. The run folder moves to the temporary folder when its path is too long."""
+
+    state_dir: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held by the running supervisor."""
+        return self.state_dir / "lock"
+
+    @property
+    def keys(self) -> Path:
+        """The key database."""
+        return self.state_dir / "keys.sqlite"
+
+    @property
+    def engine_log(self) -> Path:
+        """llama-server's output."""
+        return self.state_dir / "logs" / "engine.log"
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets and the record of the running engine."""
+        beside = self.state_dir / "run"
+        if len(os.fsencode(beside / LONGEST_SOCKET_NAME)) <= SOCKET_PATH_BYTES:
+            return beside
+        name = hashlib.sha256(os.fsencode(self.state_dir)).hexdigest()[:12]
+        return Path(tempfile.gettempdir()) / f"runner-supervisor-{os.getuid()}-{name}"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where `status` and `stop` reach the supervisor."""
+        return self.run_dir / "control.sock"
+
+    @property
+    def engine_record(self) -> Path:
+        """Which child is running, for the orphan sweep."""
+        return self.run_dir / "engine.json"
+
+    def create(self) -> None:
+        """Make the folders, for their owner only.
+
+        Raises:
+            ConfigError: they cannot be made, or somebody else owns the run folder.
+        """
+        try:
+            for folder in (self.state_dir, self.engine_log.parent, self.run_dir):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.run_dir.chmod(0o700)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot use the state folder {self.state_dir}: {error.strerror}; "
+                "name another with --state-dir or RUNNER_STATE_DIR"
+            ) from None

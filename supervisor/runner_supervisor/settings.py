@@ -1,0 +1,206 @@
+"""Every setting, its type, default and meaning. Command line > environment RUNNER_* > TOML file > default.
+
+docs/configuration.md is generated from this class.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+import tomllib
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from runner_supervisor.errors import ConfigError
+
+APP = "runner-supervisor"
+ENV_PREFIX = "RUNNER_"
+
+FOREIGN_ENV = frozenset(
+    ENV_PREFIX + name
+    for name in (
+        "ARCH", "DEBUG", "ENVIRONMENT", "NAME", "OS", "PERFLOG", "TEMP", "TOOL_CACHE", "TRACKING_ID", "USER",
+        "WORKSPACE",
+    )
+)  # fmt: skip
+"""RUNNER_* variables that GitHub Actions sets in every job; they are not ours to complain about."""
+
+OWN_ENV = frozenset({ENV_PREFIX + "CONFIG", ENV_PREFIX + "CACHE_DIR"})
+"""RUNNER_* variables read outside the settings: the settings file itself, and the builder's cache folder."""
+
+TAKEN_FLAGS: dict[str, str] = {
+    "--host": "set the address with runner-supervisor's own --host (before the --)",
+    "--port": "set the port with runner-supervisor's own --port (before the --)",
+    "-m": "name the model with runner-supervisor's own --model (before the --)",
+    "--model": "name the model with runner-supervisor's own --model (before the --)",
+    "--api-key": "give keys to the front with RUNNER_API_KEYS",
+    "--api-key-file": "give keys to the front with RUNNER_API_KEYS",
+    "--metrics": "leave it out: the supervisor always turns metrics on",
+}
+"""llama-server flags that the supervisor decides, with what to do instead."""
+
+
+class Settings(BaseSettings):
+    """One run's settings, validated and frozen."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    model: Path | None = Field(None, description="GGUF file to serve. None: the demo model that comes along.")
+    host: str = Field("127.0.0.1", description="Address to listen on. Any but loopback needs API keys.")
+    port: int = Field(8080, ge=0, le=65535, description="TCP port to listen on. 0 takes a free one.")
+    engine_args: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Further llama-server flags; in the environment, quoted as for a shell."
+    )
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Keys that clients may use; in the environment, separated by commas."
+    )
+    state_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_state_path(APP),
+        description="Folder for keys, logs and the run folder. One supervisor at a time.",
+    )
+    load_timeout_s: float = Field(600.0, gt=0, description="How long a model may take to load, in seconds.")
+    drain_timeout_s: float = Field(
+        30.0, ge=0, description="How long requests in flight may take to finish after TERM, in seconds."
+    )
+    stop_grace_s: float = Field(
+        10.0, ge=0, description="How long llama-server may take from TERM to its end before KILL, in seconds."
+    )
+    max_body_bytes: int = Field(100 * 1024 * 1024, gt=0, description="Largest request body, in bytes.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level of the supervisor's own log lines."
+    )
+
+    @field_validator("engine_args", mode="before")
+    @classmethod
+    def _split_like_a_shell(cls, value: object) -> object:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("engine_args")
+    @classmethod
+    def _refuse_taken_flags(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for argument in value:
+            flag = argument.partition("=")[0]
+            if flag in TAKEN_FLAGS:
+                raise ValueError(f"{flag} is the supervisor's: {TAKEN_FLAGS[flag]}")
+        return value
+
+    @model_validator(mode="after")
+    def _resolve_paths(self) -> Self:
+        for name in ("model", "state_dir"):
+            path = getattr(self, name)
+            if path is not None:
+                object.__setattr__(self, name, path.expanduser().absolute())
+        return self
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach `host`."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def load_settings(
+    overrides: Mapping[str, object], *, config: Path | None, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Read the settings from all their sources.
+
+    Args:
+        overrides: values from the command line; None means "not given".
+        config: TOML file; None means RUNNER_CONFIG if set, else no file.
+        environ: the environment, which pydantic-settings reads too; a parameter for its unknown names.
+
+    Raises:
+        ConfigError: a name is unknown or a value ill-typed; the message names the key.
+    """
+    _refuse_unknown_variables(environ)
+    path = config or (Path(environ["RUNNER_CONFIG"]) if environ.get("RUNNER_CONFIG") else None)
+    if path is not None:
+        _check_toml(path)
+
+    class Sourced(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+
+    given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Sourced(**given)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, given, environ, path)) from None
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields} | OWN_ENV
+    for name in sorted(environ):
+        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known | FOREIGN_ENV:
+            raise ConfigError(f"unknown setting {name} in the environment{_suggest(name.upper(), known)}")
+
+
+def _check_toml(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {path} is not valid TOML: {error}") from None
+
+
+def _suggest(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else "; docs/configuration.md lists them all"
+
+
+def _explain(
+    error: ValidationError, given: Mapping[str, object], environ: Mapping[str, str], path: Path | None
+) -> str:
+    """One line for the first fault: the key, where it was set, and what is wrong with it."""
+    fault = error.errors(include_url=False)[0]
+    key = str(fault["loc"][0]) if fault["loc"] else "settings"
+    variable = ENV_PREFIX + key.upper()
+    if key in given:
+        source = "on the command line"
+    elif variable in {name.upper() for name in environ}:
+        source, key = "in the environment", variable
+    else:
+        source = f"in {path}"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown setting {key} {source}{_suggest(key, set(Settings.model_fields))}"
+    message = fault["msg"].removeprefix("Value error, ")
+    shown = "" if key.lower().endswith("api_keys") or fault["type"] == "value_error" else _shown(fault["input"])
+    return f"bad setting {key} {source}: {message}{shown}"
+
+
+def _shown(value: object) -> str:
+    return f" (got {value!r})"
