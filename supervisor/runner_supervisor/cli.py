@@ -203,15 +203,11 @@ def _greet(ready: app.Ready) -> None:
     ]
     if ready.new_key:
         rows.append(("API key", f"{ready.new_key}  (shown this once: only its hash is kept)"))
-    grid = Table.grid(padding=(0, 2))
-    for name, value in rows:
-        grid.add_row(Text(name, style="bold"), Text(value))
     if out.is_terminal:
-        out.print(Panel(grid, title="runner-supervisor is ready", expand=False, border_style="green"))
+        out.print(Panel(_grid(rows), title="runner-supervisor is ready", expand=False, border_style="green"))
     else:
         out.print("runner-supervisor is ready")
-        for name, value in rows:
-            out.print(f"{name + ':':<12} {value}", highlight=False, markup=False)
+        _print_plain(rows)
     out.print("Try it:", style="bold")
     out.print(_curl(ready), highlight=False, markup=False)
 
@@ -224,14 +220,26 @@ def _print_status(answer: dict[str, Any]) -> None:
         ("engine", f"{engine['state']} for {engine['state_age_s']:.0f} s"),
         ("engine pid", str(engine["pid"] or "-")),
         ("model", engine["model"]),
-        ("backend", f"{engine['backend']} (llama.cpp {engine['commit'][:12]})"),
+        ("backend", f"{engine['backend']} (llama.cpp {engine['commit']})"),
         ("in flight", f"{answer['in_flight']}{' (draining)' if answer['draining'] else ''}"),
         ("restarts", str(engine["restarts"])),
         ("last death", engine["last_death"] or "-"),
         ("engine log", engine["log"]),
         ("supervisor", f"pid {answer['pid']}, up {answer['uptime_s']:.0f} s, version {answer['version']}"),
     ]
+    if out.is_terminal:
+        out.print(_grid(rows, styles={"engine": colour}))
+    else:
+        _print_plain(rows)
+
+
+def _grid(rows: list[tuple[str, str]], *, styles: dict[str, str] | None = None) -> Table:
     grid = Table.grid(padding=(0, 2))
     for name, value in rows:
-        grid.add_row(Text(name, style="bold"), Text(value, style=colour if name == "engine" else ""))
-    out.print(grid)
+        grid.add_row(Text(name, style="bold"), Text(value, style=(styles or {}).get(name, "")))
+    return grid
+
+
+def _print_plain(rows: list[tuple[str, str]]) -> None:
+    for name, value in rows:
+        out.print(f"{name + ':':<12} {value}", highlight=False, markup=False)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from runner_supervisor.core.lifecycle import Machine
 from runner_supervisor.core.states import State
@@ -26,6 +33,7 @@ class Metrics:
     """Counts requests and the engine's life in a registry of its own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each, which nothing here reads
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "runner_requests", "Requests answered.", ["path", "status"], registry=self.registry
@@ -47,17 +55,16 @@ class Metrics:
             "runner_requests_in_flight", "Requests being relayed to the engine.", registry=self.registry
         )
         self._engine_up = Gauge("runner_engine_up", "1 while the engine is READY, else 0.", registry=self.registry)
-        self._engine_state = Enum(
+        self._engine_state = Gauge(
             "runner_engine_state",
-            "The engine's state.",
-            states=[state.value for state in State],
+            "1 for the state that the engine is in, 0 for the others.",
+            ["state"],
             registry=self.registry,
         )
-        self._engine_restarts = Gauge(
-            "runner_engine_restarts_total",
-            "Restarts of the engine after it died.",
-            registry=self.registry,
+        self._engine_restarts = Counter(
+            "runner_engine_restarts", "Restarts of the engine after it died.", registry=self.registry
         )
+        self._restarts_counted = 0
         self._request_children: dict[tuple[str, int], Counter] = {}
         self._first_byte_children: dict[str, Histogram] = {}
 
@@ -84,8 +91,10 @@ class Metrics:
     def engine(self, machine: Machine) -> None:
         """Take over what the engine's state machine knows."""
         self._engine_up.set(machine.state is State.READY)
-        self._engine_state.state(machine.state.value)
-        self._engine_restarts.set(machine.restarts)
+        for state in State:
+            self._engine_state.labels(state=state.value).set(state is machine.state)
+        self._engine_restarts.inc(machine.restarts - self._restarts_counted)
+        self._restarts_counted = machine.restarts
 
     def render(self) -> bytes:
         """All of it as Prometheus text."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 from typing import Protocol
 
 import httptools
@@ -142,7 +143,7 @@ class Relay:
         self._client = client
         self._loop = loop
         self._refusal = refusal
-        self._began = loop.time()
+        self._began_s = perf_counter()
         self._started = False
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -231,7 +232,7 @@ class Relay:
         self._write(b"\r\n".join([*kept, b"", b""]))
         self._write = body_write
         self._status = status
-        self._backend.metrics.first_byte(self.request.path, self._loop.time() - self._began)
+        self._backend.metrics.first_byte(self.request.path, perf_counter() - self._began_s)
 
     def on_data(self, data: bytes) -> None:
         """Pass bytes on."""

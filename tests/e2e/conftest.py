@@ -1,0 +1,168 @@
+"""The real thing: `runner-supervisor start` as a process, the real llama-server under it."""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+import psutil
+import pytest
+
+from runner_supervisor.layout import Layout
+
+START_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 60.0
+BUILD_TIMEOUT_S = 3600
+COMMAND = [sys.executable, "-m", "runner_supervisor"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first end-to-end test may have to wait for a compile."""
+    for item in items:
+        if "engine_build" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(BUILD_TIMEOUT_S))
+            break
+
+
+@pytest.fixture(scope="session")
+def engine_build() -> Path:
+    """The manifest of the real llama-server, built first if it is not there."""
+    command = [sys.executable, "-m", "runner_builders", "build", "--reuse", "--print-manifest"]
+    built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=BUILD_TIMEOUT_S)
+    return Path(built.stdout.strip())
+
+
+Seen = TypeVar("Seen")
+
+
+def eventually(
+    observe: Callable[[], Seen], wanted: Callable[[Seen], bool], *, timeout_s: float, every_s: float = 0.02
+) -> Seen:
+    """Look until what is seen is wanted, and return it; fail with the last sight after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while True:
+        seen = observe()
+        if wanted(seen):
+            return seen
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout_s} s; last seen: {seen!r}")
+        pause.wait(every_s)
+
+
+class Supervisor:
+    """A running `runner-supervisor start` on a free port, with a state folder of its own."""
+
+    def __init__(self, state_dir: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self.state_dir = state_dir
+        self.layout = Layout(state_dir)
+        self.printed: list[str] = []
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self.log_path = state_dir / "supervisor.log"
+        state_dir.mkdir(exist_ok=True)
+        with self.log_path.open("w") as log:
+            self.process = subprocess.Popen(
+                [*COMMAND, "start", "--state-dir", str(state_dir), "--port", "0", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment,
+            )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        engine = self._engine_processes()
+        self.process.kill()
+        self.process.wait(END_TIMEOUT_S)
+        self._reader.join(END_TIMEOUT_S)
+        if self.process.stdout:
+            self.process.stdout.close()
+        psutil.wait_procs(engine, END_TIMEOUT_S)
+
+    def _read(self) -> None:
+        for line in self.process.stdout or ():
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    def wait_ready(self) -> Self:
+        """Wait for the banner's last line."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not (self.printed and self.printed[-1].startswith("curl ")):
+            line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            assert line is not None, f"it ended before it was ready:\n{self.log}"
+            self.printed.append(line)
+        return self
+
+    @property
+    def log(self) -> str:
+        """What it wrote to stderr."""
+        return self.log_path.read_text()
+
+    def banner(self, name: str) -> str:
+        """One value of the banner."""
+        return next(line for line in self.printed if line.startswith(f"{name}:")).partition(":")[2].strip()
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return self.banner("address")
+
+    def status(self) -> dict[str, Any]:
+        """What `runner-supervisor status --json` prints."""
+        command = [*COMMAND, "status", "--state-dir", str(self.state_dir), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False)
+        assert done.stdout, done.stderr
+        return dict(json.loads(done.stdout))
+
+    @property
+    def engine_pid(self) -> int:
+        """The real llama-server's process id."""
+        return int(self.status()["engine"]["pid"])
+
+    def engine(self) -> httpx.Client:
+        """A client that talks to llama-server directly, past the front."""
+        sockets = list(self.layout.run_dir.glob("engine-*.sock"))
+        assert len(sockets) == 1, sockets
+        transport = httpx.HTTPTransport(uds=str(sockets[0]))
+        return httpx.Client(transport=transport, base_url="http://engine", timeout=30.0)
+
+    def _engine_processes(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+
+def engine_gauge(client: httpx.Client, name: str) -> float:
+    """One of llama-server's own metrics."""
+    lines = client.get("/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith(f"llamacpp:{name} ")).split()[1])
+
+
+@pytest.fixture(scope="session")
+def service(engine_build: Path) -> Iterator[Supervisor]:
+    """One supervisor on the demo model, for the tests that leave it as they found it."""
+    assert engine_build.exists()
+    with tempfile.TemporaryDirectory(prefix="rs-") as folder, Supervisor(Path(folder) / "state") as supervisor:
+        yield supervisor.wait_ready()
+
+
+@pytest.fixture
+def own_service(engine_build: Path, short_dir: Path) -> Iterator[Supervisor]:
+    """One supervisor for one test, which may end it or its engine."""
+    assert engine_build.exists()
+    with Supervisor(short_dir / "state") as supervisor:
+        yield supervisor.wait_ready()

@@ -1,0 +1,68 @@
+"""llama-server dies; the service comes back by itself and says so meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import httpx
+import psutil
+import pytest
+from tests.e2e.conftest import Supervisor, eventually
+
+PROMPT = {"prompt": "The sea", "max_tokens": 8}
+
+
+def restarts(service: Supervisor) -> float:
+    metrics = httpx.get(f"{service.url}/metrics").text.splitlines()
+    return float(next(line for line in metrics if line.startswith("runner_engine_restarts_total ")).split()[1])
+
+
+def health(service: Supervisor) -> tuple[int, str]:
+    response = httpx.get(f"{service.url}/health")
+    return response.status_code, response.json()["engine"]
+
+
+def test_a_killed_engine_is_reported_restarted_and_counted(own_service: Supervisor) -> None:
+    service = own_service
+    assert health(service) == (200, "ready")
+    assert restarts(service) == 0
+    first = service.engine_pid
+    os.kill(first, signal.SIGKILL)
+    seen = eventually(lambda: health(service), lambda answer: answer[0] == 503, timeout_s=5, every_s=0)
+    assert seen[1] in {"backoff", "starting", "loading"}
+    eventually(lambda: health(service), lambda answer: answer == (200, "ready"), timeout_s=30)
+    answer = httpx.post(f"{service.url}/v1/completions", json=PROMPT, timeout=30)
+    assert answer.status_code == 200
+    assert answer.json()["usage"]["completion_tokens"] == 8
+    assert restarts(service) == 1
+    status = service.status()
+    assert status["engine"]["pid"] != first
+    assert "signal 9" in status["engine"]["last_death"]
+
+
+def test_a_request_without_an_engine_gets_503_and_when_to_come_back(own_service: Supervisor) -> None:
+    engine = psutil.Process(own_service.engine_pid)
+    with httpx.Client(base_url=own_service.url) as client:
+        engine.kill()
+        response = eventually(
+            lambda: client.post("/v1/completions", json=PROMPT, timeout=30),
+            lambda answer: answer.status_code == 503,
+            timeout_s=5,
+            every_s=0,
+        )
+    assert int(response.headers["retry-after"]) >= 1
+    assert response.json()["error"]["type"] == "service_unavailable_error"
+    assert response.json()["error"]["code"].startswith("engine_")
+
+
+def test_a_stream_whose_engine_dies_does_not_look_complete(own_service: Supervisor) -> None:
+    body = {"prompt": "The sea", "max_tokens": 20_000, "stream": True}
+    engine = psutil.Process(own_service.engine_pid)
+    with httpx.stream("POST", f"{own_service.url}/v1/completions", json=body, timeout=60) as response:
+        data = response.iter_raw()
+        next(data)
+        engine.kill()
+        with pytest.raises(httpx.RemoteProtocolError):
+            for _ in data:
+                pass

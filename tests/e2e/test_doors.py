@@ -1,0 +1,91 @@
+"""Who gets in, on the real service."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.e2e.conftest import Supervisor
+
+PROMPT = {"prompt": "The sea", "max_tokens": 4}
+COMPLETIONS = "/v1/completions"
+
+
+@pytest.fixture(scope="module")
+def public(engine_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+    assert engine_build.exists()
+    state_dir = tmp_path_factory.mktemp("public") / "state"
+    with Supervisor(state_dir, "--host", "0.0.0.0") as supervisor:
+        yield supervisor.wait_ready()
+
+
+def key_of(supervisor: Supervisor) -> str:
+    return supervisor.banner("API key").split()[0]
+
+
+def test_a_public_address_makes_a_key_and_keeps_only_its_hash(public: Supervisor) -> None:
+    key = key_of(public)
+    assert key.startswith("rsk_")
+    written = [path for path in public.state_dir.rglob("*") if path.is_file()]
+    assert public.layout.keys in written
+    assert all(key.encode() not in path.read_bytes() for path in written)
+    assert public.layout.keys.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("header", ["Authorization", "x-api-key"])
+def test_the_key_opens_the_door(public: Supervisor, header: str) -> None:
+    value = f"Bearer {key_of(public)}" if header == "Authorization" else key_of(public)
+    response = httpx.post(f"{public.url}{COMPLETIONS}", json=PROMPT, headers={header: value})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer rsk_wrong"}, {"x-api-key": "wrong"}])
+@pytest.mark.parametrize("path", [COMPLETIONS, "/slots", "/no/such/path"])
+def test_no_key_or_a_wrong_one_gets_401_in_openais_shape(
+    public: Supervisor, path: str, headers: dict[str, str]
+) -> None:
+    response = httpx.post(f"{public.url}{path}", json=PROMPT, headers=headers)
+    assert response.status_code == 401
+    error = response.json()["error"]
+    assert (error["type"], error["code"], error["param"]) == ("authentication_error", "invalid_api_key", None)
+
+
+def test_health_is_open_and_metrics_are_not(public: Supervisor) -> None:
+    assert httpx.get(f"{public.url}/health").status_code == 200
+    assert httpx.get(f"{public.url}/metrics").status_code == 401
+    key = {"x-api-key": key_of(public)}
+    assert "runner_engine_up 1.0" in httpx.get(f"{public.url}/metrics", headers=key).text
+
+
+def test_the_banners_curl_line_works(public: Supervisor, service: Supervisor) -> None:
+    for supervisor in (public, service):
+        line = supervisor.printed[-1]
+        done = subprocess.run(["bash", "-c", f"{line} -sf"], capture_output=True, text=True, check=True)
+        assert '"finish_reason"' in done.stdout
+
+
+def test_a_loopback_address_is_open_for_inference_but_not_for_admin(service: Supervisor) -> None:
+    assert httpx.post(f"{service.url}{COMPLETIONS}", json=PROMPT).status_code == 200
+    response = httpx.post(f"{service.url}/admin/stop")
+    assert response.status_code == 403
+    assert response.json()["error"]["code"] == "admin_only"
+    assert httpx.get(f"{service.url}/admin/status").status_code == 403
+
+
+def test_given_keys_close_a_loopback_address_and_stay_out_of_the_engine(
+    engine_build: Path, short_dir: Path
+) -> None:
+    assert engine_build.exists()
+    environment = dict(os.environ) | {"RUNNER_API_KEYS": "first-secret, second-secret"}
+    with Supervisor(short_dir / "state", environment=environment) as supervisor:
+        supervisor.wait_ready()
+        assert httpx.post(f"{supervisor.url}{COMPLETIONS}", json=PROMPT).status_code == 401
+        key = {"x-api-key": "second-secret"}
+        assert httpx.post(f"{supervisor.url}{COMPLETIONS}", json=PROMPT, headers=key).status_code == 200
+        inherited = Path(f"/proc/{supervisor.engine_pid}/environ").read_bytes()
+    assert b"secret" not in inherited
+    assert b"RUNNER_" not in inherited
