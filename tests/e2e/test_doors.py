@@ -76,9 +76,7 @@ def test_a_loopback_address_is_open_for_inference_but_not_for_admin(service: Sup
     assert httpx.get(f"{service.url}/admin/status").status_code == 403
 
 
-def test_given_keys_close_a_loopback_address_and_stay_out_of_the_engine(
-    engine_build: Path, short_dir: Path
-) -> None:
+def test_given_keys_close_a_loopback_address_and_stay_out_of_the_engine(engine_build: Path, short_dir: Path) -> None:
     assert engine_build.exists()
     environment = dict(os.environ) | {"RUNNER_API_KEYS": "first-secret, second-secret"}
     with Supervisor(short_dir / "state", environment=environment) as supervisor:

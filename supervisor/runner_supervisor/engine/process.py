@@ -28,19 +28,20 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What proves that a pid is still the child we made: its create time (seconds since the epoch) and command."""
+    """What proves that a pid is still the child we made: when it was created, and the socket in its command line.
+
+    `create_time` is in seconds since the epoch.
+    """
 
     pid: int
     create_time: float
-    command: list[str]
+    socket: str
 
 
 class Child:
     """A running llama-server. `on_exit` is called once, on the loop, when it has ended and its log is read."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], *, log: EngineLog, on_exit: Callable[[Exit], None]
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], *, log: EngineLog, on_exit: Callable[[Exit], None]) -> None:
         self._process = process
         self._log = log
         self._on_exit = on_exit
@@ -76,11 +77,10 @@ class Child:
         )
         return cls(process, log=log, on_exit=on_exit)
 
-    def identity(self) -> Identity | None:
+    def identity(self, socket: Path) -> Identity | None:
         """Who this is, for the orphan sweep of a later start; None when it has already gone."""
         try:
-            process = psutil.Process(self.pid)
-            return Identity(pid=self.pid, create_time=process.create_time(), command=process.cmdline())
+            return Identity(self.pid, create_time=psutil.Process(self.pid).create_time(), socket=str(socket))
         except psutil.Error:
             return None
 
@@ -88,6 +88,10 @@ class Child:
         """Send a signal to the whole group. A child that was already reaped is left alone."""
         if self._process.returncode is None:
             _signal_group(self.pid, number)
+
+    async def wait(self) -> None:
+        """Wait until it has ended and its log is read."""
+        await self._watch
 
     async def _watch_until_exit(self) -> None:
         closed = asyncio.Event()
@@ -150,7 +154,7 @@ def sweep_orphan(path: Path) -> int | None:
     try:
         recorded = Identity(**json.loads(path.read_text()))
         process = psutil.Process(recorded.pid)
-        same = process.create_time() == recorded.create_time and process.cmdline() == recorded.command
+        same = process.create_time() == recorded.create_time and recorded.socket in process.cmdline()
     except (OSError, ValueError, TypeError, psutil.Error):
         same = False
     path.unlink(missing_ok=True)

@@ -91,7 +91,7 @@ class EngineSupervisor:
         self._child: Child | None = None
         self._probe_task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._changed = asyncio.Event()
+        self._waiters: list[tuple[frozenset[State], asyncio.Future[State]]] = []
         self._metrics: tuple[float, str] | None = None
 
     @property
@@ -129,11 +129,12 @@ class EngineSupervisor:
         self._events.put_nowait(Stop())
 
     async def wait_for(self, *states: State) -> State:
-        """Wait until the engine is in one of `states`, and return which."""
-        while self.machine.state not in states:
-            self._changed.clear()
-            await self._changed.wait()
-        return self.machine.state
+        """Wait until the engine comes into one of `states`, unless it is there, and return which."""
+        if self.machine.state in states:
+            return self.machine.state
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append((frozenset(states), waiter))
+        return await waiter
 
     async def metrics(self) -> str | None:
         """llama-server's own metrics, at most two seconds old; None while it is not READY or does not answer.
@@ -164,6 +165,7 @@ class EngineSupervisor:
                 self._probe_task.cancel()
             if self._child:
                 self._child.signal(signal.SIGKILL)
+                await self._child.wait()
 
     def _apply(self, event: Event) -> None:
         before = self.machine
@@ -205,13 +207,11 @@ class EngineSupervisor:
             self._events.put_nowait(Exited(generation, exit_, self._jitter()))
 
         try:
-            self._child = Child.spawn(
-                argv, environment=engine_environment(os.environ), log=self.log, on_exit=exited
-            )
+            self._child = Child.spawn(argv, environment=engine_environment(os.environ), log=self.log, on_exit=exited)
         except OSError as error:
             self._events.put_nowait(SpawnFailed(generation, f"cannot run {argv[0]}: {error.strerror}"))
             return
-        identity = self._child.identity()
+        identity = self._child.identity(self.socket)
         if identity:
             record_identity(self._run_dir / "engine.json", identity)
         self._probe_task = asyncio.create_task(self._watch_health(generation))
@@ -240,7 +240,10 @@ class EngineSupervisor:
     def _announce(self, before: State) -> None:
         machine = self.machine
         self._log_transition(before)
-        self._changed.set()
+        for states, waiter in self._waiters:
+            if machine.state in states and not waiter.done():
+                waiter.set_result(machine.state)
+        self._waiters = [(states, waiter) for states, waiter in self._waiters if not waiter.done()]
         transition = Transition(before=before, machine=machine, socket=self.socket)
         for observer in self.observers:
             observer(transition)

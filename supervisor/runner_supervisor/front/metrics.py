@@ -35,9 +35,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # a second series for each, which nothing here reads
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "runner_requests", "Requests answered.", ["path", "status"], registry=self.registry
-        )
+        self._requests = Counter("runner_requests", "Requests answered.", ["path", "status"], registry=self.registry)
         self._abandoned = Counter(
             "runner_requests_abandoned",
             "Requests whose client left before the answer was complete.",

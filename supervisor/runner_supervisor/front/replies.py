@@ -64,8 +64,6 @@ INVALID_KEY = Refusal(
 ADMIN_ONLY = Refusal(403, "admin_only", "This path needs an API key, or the supervisor's control socket.")
 BODY_TOO_LARGE = Refusal(413, "body_too_large", "The request body is larger than this server accepts.")
 DRAINING = Refusal(503, "draining", "This server is shutting down. Try again shortly.", retry_after_s=5)
-ENGINE_GONE = Refusal(
-    502, "engine_failed", "The model server ended before it answered. Try again.", retry_after_s=1
-)
+ENGINE_GONE = Refusal(502, "engine_failed", "The model server ended before it answered. Try again.", retry_after_s=1)
 NOT_HTTP = Refusal(400, "bad_request", "Invalid HTTP request received.")
 INTERNAL_ERROR = Refusal(500, "internal_error", "The front failed on this request; its log says why.")

@@ -50,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._head_done = False
         self._head_sent = False
         self._complete = False
+        self._reusable = False
         self._head_only = head_only
         self._parser = httptools.HttpResponseParser(self)
 
@@ -117,10 +118,10 @@ class Connection(asyncio.Protocol):
         if self._exchange is not exchange:  # it broke off while it was told
             return
         self._exchange = None
-        if self._head_only or not self._parser.should_keep_alive() or self._requests >= REQUESTS:
-            self._transport.close()
-        else:
+        if self._reusable and self._requests < REQUESTS:
             self._upstream.release(self)
+        else:
+            self._transport.close()
         exchange.on_end()
 
     def on_headers_complete(self) -> None:
@@ -128,8 +129,9 @@ class Connection(asyncio.Protocol):
         self._head_done = True
 
     def on_message_complete(self) -> None:
-        """httptools: the whole answer is in."""
+        """httptools: the whole answer is in. Only now does the parser know whether the connection stays."""
         self._complete = True
+        self._reusable = self._parser.should_keep_alive() and not self._head_only
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._upstream.forget(self)

@@ -1,0 +1,189 @@
+"""EngineSupervisor with a real child process that has fault flags."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runner_supervisor.core.lifecycle import Policy
+from runner_supervisor.core.restart import Cause, RestartPolicy
+from runner_supervisor.core.states import State
+from runner_supervisor.engine.binary import EngineBinary
+from runner_supervisor.engine.logs import EngineLog
+from runner_supervisor.engine.process import sweep_orphan
+from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor
+
+pytestmark = pytest.mark.anyio
+
+FAKE = Path(__file__).parents[1] / "fakes" / "fake_llama_server.py"
+DEADLINE_S = 30
+SOON = RestartPolicy(backoff_base_s=0.01, backoff_cap_s=0.05, breaker_deaths=4, cooldown_s=600)
+
+
+@asynccontextmanager
+async def supervised(
+    folder: Path, *flags: str, policy: Policy | None = None, binary: Path | None = None
+) -> AsyncIterator[EngineSupervisor]:
+    """An EngineSupervisor on the fake, asked to start; ended by force afterwards."""
+    launcher = folder / "llama-server"
+    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} {FAKE} "$@"\n')
+    launcher.chmod(0o755)
+    log = EngineLog(folder / "engine.log")
+    engine = EngineSupervisor(
+        spec=EngineSpec(
+            binary=EngineBinary(path=binary or launcher, backend="fake", commit="fake"),
+            model=Path("model.gguf"),
+            args=flags,
+        ),
+        policy=policy or Policy(restart=SOON),
+        run_dir=folder,
+        log=log,
+    )
+    owner = asyncio.create_task(engine.run())
+    engine.start()
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            yield engine
+    finally:
+        owner.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await owner
+        log.close()
+
+
+def process_of(engine: EngineSupervisor) -> psutil.Process:
+    assert engine.pid is not None
+    return psutil.Process(engine.pid)
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process has ended."""
+    async with asyncio.timeout(DEADLINE_S):
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_child_becomes_ready_and_stops_when_asked(short_dir: Path) -> None:
+    async with supervised(short_dir) as engine:
+        await engine.wait_for(State.READY)
+        pid = process_of(engine).pid
+        assert os.getpgid(pid) == pid
+        engine.stop()
+        await engine.wait_for(State.STOPPED)
+        assert not psutil.pid_exists(pid)
+        assert not engine.socket.exists()
+        assert not (short_dir / "engine.json").exists()
+
+
+async def test_a_child_that_ignores_term_is_killed_after_the_grace_period(short_dir: Path) -> None:
+    policy = Policy(stop_grace_s=0.2, restart=SOON)
+    async with supervised(short_dir, "--ignore-term", policy=policy) as engine:
+        await engine.wait_for(State.READY)
+        pid = process_of(engine).pid
+        engine.stop()
+        await engine.wait_for(State.STOPPED)
+        assert not psutil.pid_exists(pid)
+
+
+async def test_what_the_child_forked_goes_with_it(short_dir: Path) -> None:
+    async with supervised(short_dir, "--fork") as engine:
+        await engine.wait_for(State.READY)
+        grandchild = process_of(engine).children()[0].pid
+        engine.stop()
+        await engine.wait_for(State.STOPPED)
+        await gone(grandchild)
+
+
+async def test_a_stop_while_loading_is_carried_out(short_dir: Path) -> None:
+    async with supervised(short_dir, "--never-ready") as engine:
+        await engine.wait_for(State.LOADING)
+        engine.stop()
+        assert await engine.wait_for(State.STOPPED) is State.STOPPED
+
+
+async def test_a_load_that_takes_too_long_is_ended_and_tried_again(short_dir: Path) -> None:
+    policy = Policy(load_timeout_s=1.0, restart=SOON)
+    async with supervised(short_dir, "--never-ready", policy=policy) as engine:
+        await engine.wait_for(State.BACKOFF)
+        assert engine.machine.last_death is not None
+        assert engine.machine.last_death.cause is Cause.LOAD_TIMEOUT
+        await engine.wait_for(State.LOADING)
+        assert engine.machine.generation == 2
+
+
+async def test_exit_code_1_at_the_first_start_is_final_and_quotes_the_child(short_dir: Path) -> None:
+    async with supervised(short_dir, "--exit-code", "1") as engine:
+        await engine.wait_for(State.FAILED)
+        assert engine.retry_in_s is None
+        death = engine.machine.last_death
+        assert death is not None
+        assert engine.describe(death) == (
+            "llama-server ended with exit code 1 (config); it said: srv  load_model: the fake was told to fail"
+        )
+
+
+async def test_a_crash_loop_opens_the_breaker_and_a_start_closes_it(short_dir: Path) -> None:
+    fault = short_dir / "fault"
+    fault.touch()
+    async with supervised(short_dir, "--fail-while", str(fault)) as engine:
+        await engine.wait_for(State.FAILED)
+        assert engine.machine.generation == SOON.breaker_deaths
+        assert engine.retry_in_s is not None
+        fault.unlink()
+        engine.start()
+        await engine.wait_for(State.READY)
+
+
+async def test_a_binary_that_cannot_run_is_named(short_dir: Path) -> None:
+    async with supervised(short_dir, binary=short_dir / "missing") as engine:
+        await engine.wait_for(State.FAILED)
+        death = engine.machine.last_death
+        assert death is not None
+        assert engine.describe(death) == f"cannot run {short_dir / 'missing'}: No such file or directory"
+
+
+async def test_each_generation_listens_on_a_socket_of_its_own(short_dir: Path) -> None:
+    async with supervised(short_dir) as engine:
+        await engine.wait_for(State.READY)
+        first = engine.socket
+        process_of(engine).kill()
+        await engine.wait_for(State.BACKOFF, State.STARTING)
+        await engine.wait_for(State.READY)
+        assert engine.socket != first
+        assert not first.exists()
+        assert engine.machine.restarts == 1
+
+
+async def test_the_sweep_ends_a_recorded_child_and_only_that(short_dir: Path) -> None:
+    async with supervised(short_dir) as engine:
+        await engine.wait_for(State.READY)
+        record = short_dir / "engine.json"
+        recorded = record.read_text()
+        pid = process_of(engine).pid
+
+        record.write_text(recorded.replace('"create_time": ', '"create_time": 1'))
+        assert sweep_orphan(record) is None
+        assert psutil.pid_exists(pid)
+        assert not record.exists()
+
+        record.write_text(recorded)
+        assert sweep_orphan(record) == pid
+        await engine.wait_for(State.BACKOFF, State.STARTING)
+        assert engine.machine.last_death is not None
+        assert engine.machine.last_death.detail == f"signal {signal.SIGKILL}"
+
+
+async def test_cancelling_the_owner_kills_the_child(short_dir: Path) -> None:
+    async with supervised(short_dir) as engine:
+        await engine.wait_for(State.READY)
+        pid = process_of(engine).pid
+    await gone(pid)
