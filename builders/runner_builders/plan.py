@@ -29,6 +29,7 @@ class BuildPlan:
     commit: str
     options: tuple[Option, ...]
     compiler: str
+    compiler_paths: tuple[str, str]
     cpu: str
 
     @property
@@ -39,6 +40,7 @@ class BuildPlan:
             self.commit,
             sorted((option.name, option.value) for option in self.options),
             self.compiler,
+            self.compiler_paths,
             self.cpu,
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:KEY_CHARACTERS]
@@ -75,4 +77,11 @@ def make_plan(*, name: str, backend: Backend, commit: str, toolchain: Toolchain)
         Option("LLAMA_BUILD_COMMIT", commit[:12], "else taken from whatever git repository surrounds the tree"),
         *backend.options(toolchain),
     )
-    return BuildPlan(backend=name, commit=commit, options=options, compiler=toolchain.compiler, cpu=toolchain.cpu)
+    return BuildPlan(
+        backend=name,
+        commit=commit,
+        options=options,
+        compiler=toolchain.compiler,
+        compiler_paths=(str(toolchain.cc), str(toolchain.cxx)),
+        cpu=toolchain.cpu,
+    )

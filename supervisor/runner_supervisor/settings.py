@@ -178,8 +178,9 @@ def _check_toml(path: Path) -> None:
 
 
 def _suggest(name: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else "; docs/configuration.md lists them all"
+    bare = {key.removeprefix(ENV_PREFIX): key for key in known}
+    close = difflib.get_close_matches(name.removeprefix(ENV_PREFIX), bare, n=1)
+    return f"; did you mean {bare[close[0]]}?" if close else "; docs/configuration.md lists them all"
 
 
 def _explain(

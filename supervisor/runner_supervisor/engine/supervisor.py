@@ -132,7 +132,7 @@ class EngineSupervisor:
         """Wait until the engine comes into one of `states`, unless it is there, and return which."""
         if self.machine.state in states:
             return self.machine.state
-        waiter = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[State] = asyncio.get_running_loop().create_future()
         self._waiters.append((frozenset(states), waiter))
         return await waiter
 

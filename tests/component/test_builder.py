@@ -1,0 +1,161 @@
+"""The builder's command with real cmake, ninja and compiler, on a llama.cpp of one file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.unit.builders.test_source import git
+
+TIMEOUT_S = 100
+SERVER = 'int printf(const char *, ...);\nint main() { printf("version: %s (tiny)\\n", "1"); return 0; }\n'
+CMAKE = "cmake_minimum_required(VERSION 3.14)\nproject(tiny C)\nadd_executable(llama-server main.c)\n"
+CMAKE += "set_target_properties(llama-server PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)\n"
+
+BUILD = """
+import sys
+from pathlib import Path
+from runner_builders import cli, pin
+commit, *arguments = sys.argv[1:]
+original = pin.read_pin()
+from dataclasses import replace
+cli.read_pin = lambda: replace(original, commit=commit)
+sys.argv = ["builder", "build", *arguments]
+cli.main()
+"""
+"""The command with another pin: the folder under test cannot have llama.cpp's commit."""
+
+
+class Tree:
+    """A source tree in git, and a cache to build it into."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source = folder / "source"
+        self.cache = folder / "cache"
+        self.source.mkdir()
+        (self.source / "CMakeLists.txt").write_text(CMAKE)
+        git(self.source, "init", "--quiet")
+        self.commit = self.write(SERVER)
+
+    def write(self, program: str) -> str:
+        (self.source / "main.c").write_text(program)
+        git(self.source, "add", ".")
+        git(self.source, "commit", "--quiet", "-m", "change")
+        self.commit = git(self.source, "rev-parse", "HEAD")
+        return self.commit
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-c", BUILD, self.commit, "--source", str(self.source), *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"RUNNER_CACHE_DIR": str(self.cache)}
+
+    def build(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+def test_a_build_is_installed_with_its_manifest_and_kept(tree: Tree) -> None:
+    first = tree.build("--print-manifest")
+    assert first.returncode == 0, first.stderr
+    assert "compiling llama-server: 2 of 2 (100 %)" in first.stderr
+    path = Path(first.stdout.strip())
+    manifest = json.loads(path.read_text())
+    assert (manifest["commit"], manifest["version"]) == (tree.commit, "version: 1 (tiny)")
+    assert manifest["options"]["GGML_NATIVE"] == "ON"
+    assert os.access(path.parent / manifest["binary"], os.X_OK)
+    assert not (tree.cache / "work" / path.parent.name).exists()
+
+    second = tree.build("--print-manifest")
+    assert (second.stdout, second.stderr) == (first.stdout, "")
+
+
+def test_a_compile_error_shows_the_compilers_words_and_leaves_the_build_in_use(tree: Tree) -> None:
+    good = tree.build("--print-manifest").stdout
+    in_use = (tree.cache / "current.json").read_text()
+    tree.write("this is no program")
+    failed = tree.build()
+    assert failed.returncode == 1
+    assert "main.c:1:1: error" in failed.stderr
+    last = failed.stderr.splitlines()[-1]
+    assert last.startswith("error: llama-server did not compile (exit code 1); the whole log is ")
+    assert Path(last.rpartition(" ")[2]).exists()
+    assert (tree.cache / "current.json").read_text() == in_use
+    assert Path(good.strip()).exists()
+
+
+def test_a_binary_that_does_not_start_is_not_installed(tree: Tree) -> None:
+    tree.write("int main() { return 7; }")
+    failed = tree.build()
+    assert failed.returncode == 1
+    assert "the new llama-server does not start" in failed.stderr
+    assert not (tree.cache / "current.json").exists()
+
+
+def test_an_interrupted_build_leaves_no_compiler_behind_and_can_go_on(tree: Tree) -> None:
+    compiling, hang = tree.cache.parent / "compiling", tree.cache.parent / "hang"
+    hang.touch()
+    compiler = tree.cache.parent / "cc"
+    compiler.write_text(
+        f'#!/bin/sh\ncase "$*" in *main.c*) touch {compiling}; [ -e {hang} ] && exec sleep 60;; esac\nexec cc "$@"\n'
+    )
+    compiler.chmod(0o755)
+    environment = tree.environment | {"CC": str(compiler)}
+    process = subprocess.Popen(tree.command(), env=environment, stderr=subprocess.PIPE, text=True)
+    while not compiling.exists():
+        assert process.poll() is None, process.communicate()
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert psutil.wait_procs(children, TIMEOUT_S)[1] == []
+    hang.unlink()
+    assert tree.build(CC=str(compiler)).returncode == 0
+
+
+def test_the_plan_alone(tree: Tree) -> None:
+    text = tree.build("--dry-run")
+    assert "GGML_NATIVE" in text.stdout
+    plan = json.loads(tree.build("--dry-run", "--json").stdout)
+    assert plan["commit"] == tree.commit
+    assert all(option["reason"] for option in plan["options"])
+    assert not tree.cache.exists()
+
+
+def test_json_events(tree: Tree) -> None:
+    events = [json.loads(line) for line in tree.build("--json").stdout.splitlines()]
+    assert events[-1]["event"] == "done"
+    assert {"event": "step", "done": 2, "total": 2} in events
+
+
+def test_a_prebuilt_folder_is_used_as_it_is(tree: Tree, tmp_path: Path) -> None:
+    built = Path(tree.build("--print-manifest").stdout.strip()).parent
+    prebuilt = tmp_path / "prebuilt" / "bin"
+    prebuilt.parent.mkdir()
+    built.rename(prebuilt)
+    done = tree.build("--print-manifest", LLAMA_CPP_DIR=str(prebuilt.parent))
+    manifest = json.loads(Path(done.stdout.strip()).read_text())
+    assert (manifest["backend"], manifest["binary"]) == ("prebuilt", str(prebuilt / "llama-server"))
+
+
+def test_an_unknown_backend_names_the_known_ones(tree: Tree) -> None:
+    failed = tree.build("--backend", "abacus")
+    assert (failed.returncode, failed.stderr) == (1, "error: unknown backend abacus; choose one of: cpu\n")

@@ -1,0 +1,165 @@
+"""Finding and verifying the source, with real git and real pip on repositories and archives of our own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runner_builders import source
+from runner_builders.errors import SourceError
+from runner_builders.pin import Pin, read_pin
+from runner_builders.source import find_source
+
+BACKEND = """
+import os
+
+def _metadata(directory):
+    folder = os.path.join(directory, "tiny_sdist-1.0.dist-info")
+    os.mkdir(folder)
+    with open(os.path.join(folder, "METADATA"), "w") as file:
+        file.write("Metadata-Version: 2.1\\nName: tiny-sdist\\nVersion: 1.0\\n")
+    return "tiny_sdist-1.0.dist-info"
+
+def prepare_metadata_for_build_wheel(directory, config_settings=None):
+    return _metadata(directory)
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    raise NotImplementedError
+"""
+PYPROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@invalid", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(
+        ["git", *identity, "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def make_repository(folder: Path) -> str:
+    """A git repository that looks like llama.cpp from afar; returns its commit."""
+    folder.mkdir()
+    (folder / "CMakeLists.txt").write_text("project(x)\n")
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "all")
+    return git(folder, "rev-parse", "HEAD")
+
+
+def make_sdist(folder: Path) -> str:
+    """A source distribution that carries a tree under vendor/llama.cpp; returns its sha256."""
+    folder.mkdir()
+    path = folder / "tiny_sdist-1.0.tar.gz"
+    files = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: tiny-sdist\nVersion: 1.0\n",
+        "pyproject.toml": PYPROJECT,
+        "backend.py": BACKEND,
+        "vendor/llama.cpp/CMakeLists.txt": "project(x)\n",
+        "vendor/llama.cpp/.git": "gitdir: elsewhere\n",
+        "vendor/other/file": "not wanted\n",
+    }
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"tiny_sdist-1.0/{name}")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pin:
+    """A pin whose git URL and sdist lie in this folder; no vendored tree, no network."""
+    commit = make_repository(tmp_path / "upstream")
+    sha256 = make_sdist(tmp_path / "index")
+    monkeypatch.setattr(source, "REPOSITORY", tmp_path / "checkout")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    return Pin(
+        commit=commit,
+        git=f"file://{tmp_path / 'upstream'}",
+        sdist_requirement="tiny-sdist==1.0",
+        sdist_sha256=sha256,
+        sdist_subdirectory="vendor/llama.cpp",
+    )
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+def test_the_pin_of_this_repository_is_complete() -> None:
+    pin = read_pin()
+    assert (len(pin.commit), len(pin.sdist_sha256)) == (40, 64)
+
+
+def test_git_is_asked_first_and_the_cache_keeps_what_it_gave(pin: Pin, tmp_path: Path) -> None:
+    said: list[str] = []
+    found = find_source(pin, explicit=None, cache=tmp_path / "cache", say=said.append)
+    assert (found.commit, found.origin) == (pin.commit, "git")
+    assert said == [f"fetching llama.cpp {pin.commit[:12]} by git"]
+    gone = replace(pin, git="file:///nowhere")
+    again = find_source(gone, explicit=None, cache=tmp_path / "cache", say=said.append)
+    assert (again.path, again.origin, len(said)) == (found.path, "cache", 1)
+
+
+def test_without_git_the_sdist_is_fetched_by_pip_and_only_its_tree_kept(pin: Pin, tmp_path: Path) -> None:
+    pin = replace(pin, git="file:///nowhere")
+    found = find_source(pin, explicit=None, cache=tmp_path / "cache", say=silent)
+    assert found.origin == "sdist"
+    assert sorted(path.name for path in found.path.iterdir()) == [source.STAMP, "CMakeLists.txt"]
+    assert [path.name for path in (tmp_path / "cache" / "sources").iterdir()] == [pin.commit]
+
+
+def test_a_wrong_checksum_stops_with_both_values(pin: Pin, tmp_path: Path) -> None:
+    actual, wrong = pin.sdist_sha256, "0" * 64
+    bad = replace(pin, git="file:///nowhere", sdist_sha256=wrong)
+    with pytest.raises(SourceError) as caught:
+        find_source(bad, explicit=None, cache=tmp_path / "cache", say=silent)
+    assert f"has sha256 {actual}, but {wrong} is pinned" in str(caught.value)
+    assert not list((tmp_path / "cache" / "sources").iterdir())
+
+
+def test_with_neither_both_reasons_and_a_way_out_are_named(pin: Pin, tmp_path: Path) -> None:
+    bad = replace(pin, git="file:///nowhere", sdist_requirement="no-such-thing==1")
+    with pytest.raises(SourceError, match=r"git said «.+», pip said «.*no-such-thing.*»; check the network, or put"):
+        find_source(bad, explicit=None, cache=tmp_path / "cache", say=silent)
+
+
+def test_an_explicit_checkout_at_the_pin_is_used(pin: Pin, tmp_path: Path) -> None:
+    found = find_source(pin, explicit=tmp_path / "upstream", cache=tmp_path / "cache", say=silent)
+    assert found.path == tmp_path / "upstream"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_vendored_checkout_is_used_before_the_cache(pin: Pin, tmp_path: Path) -> None:
+    vendored = tmp_path / "checkout" / "third_party" / "llama.cpp"
+    vendored.parent.mkdir(parents=True)
+    git(tmp_path, "clone", "--quiet", pin.git, str(vendored))
+    found = find_source(pin, explicit=None, cache=tmp_path / "cache", say=silent)
+    assert (found.path, found.origin) == (vendored, "third_party/llama.cpp")
+
+
+def test_another_commit_stops_with_both_values(pin: Pin, tmp_path: Path) -> None:
+    pinned = replace(pin, commit="f" * 40)
+    with pytest.raises(SourceError, match=f"is at commit {pin.commit}, but {'f' * 40} is pinned"):
+        find_source(pinned, explicit=tmp_path / "upstream", cache=tmp_path / "cache", say=silent)
+
+
+def test_a_folder_inside_another_repository_is_not_taken_for_it(pin: Pin, tmp_path: Path) -> None:
+    inside = tmp_path / "upstream" / "inside"
+    inside.mkdir()
+    (inside / "CMakeLists.txt").touch()
+    with pytest.raises(SourceError, match="is at commit unknown, but"):
+        find_source(pin, explicit=inside, cache=tmp_path / "cache", say=silent)
+
+
+def test_a_folder_without_a_source_is_refused(pin: Pin, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no llama.cpp source in .* \(no CMakeLists.txt there\)"):
+        find_source(pin, explicit=tmp_path, cache=tmp_path / "cache", say=silent)

@@ -1,0 +1,43 @@
+"""Who is let in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner_supervisor.front.gate import ANYONE, Gate
+from runner_supervisor.keys.store import KeyStore
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeyStore:
+    return KeyStore(tmp_path / "keys.sqlite", given=["secret"])
+
+
+@pytest.mark.parametrize(
+    ("authorization", "api_key", "admitted"),
+    [
+        (b"Bearer secret", None, True),
+        (b"bearer  secret ", None, True),
+        (b"secret", None, True),
+        (None, b"secret", True),
+        (None, None, False),
+        (b"", None, False),
+        (b"Bearer ", None, False),
+        (b"Bearer wrong", b"secret", False),
+        (b"Basic secret", None, False),
+        (None, b"SECRET", False),
+    ],
+)
+def test_with_keys(keys: KeyStore, authorization: bytes | None, api_key: bytes | None, admitted: bool) -> None:
+    gate = Gate(keys, open_=True)
+    assert (gate.admit(authorization, api_key) is not None) is admitted
+    assert gate.is_key(authorization, api_key) is admitted
+
+
+def test_open_without_keys_on_loopback_alone(tmp_path: Path) -> None:
+    none = KeyStore(tmp_path / "keys.sqlite")
+    assert Gate(none, open_=True).admit(None, None) == ANYONE
+    assert not Gate(none, open_=True).is_key(None, None)
+    assert Gate(none, open_=False).admit(None, None) is None

@@ -1,0 +1,62 @@
+"""Pins the parts of uvicorn that front.protocol relies on: an upgrade that changes one fails here, by name."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import Server, ServerState
+
+SIGNATURES = {
+    "__init__": ["self", "config", "server_state", "app_state", "_loop"],
+    "connection_made": ["self", "transport"],
+    "connection_lost": ["self", "exc"],
+    "on_headers_complete": ["self"],
+    "on_body": ["self", "body"],
+    "on_message_complete": ["self"],
+    "on_response_complete": ["self"],
+    "_start_asgi_task": ["self", "cycle", "app"],
+    "send_400_response": ["self", "msg"],
+    "pause_writing": ["self"],
+    "resume_writing": ["self"],
+    "shutdown": ["self"],
+}
+
+CYCLE_ATTRIBUTES = ["response_complete", "disconnected", "message_event", "keep_alive"]
+"""What the protocol reads or sets on the cycle at work, and so what a Relay must have."""
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_the_methods_that_are_overridden_or_called(name: str) -> None:
+    assert list(inspect.signature(getattr(HttpToolsProtocol, name)).parameters) == SIGNATURES[name]
+
+
+def test_the_protocols_attributes() -> None:
+    source = inspect.getsource(HttpToolsProtocol)
+    for use in ("self.pipeline.pop()", "self.pipeline: deque[", "self.flow = FlowControl(", "self.url += url"):
+        assert use in source
+    assert "self.headers.append((name, value))" in source
+    assert "self.cycle is None or self.cycle.response_complete" in source
+
+
+@pytest.mark.parametrize("name", CYCLE_ATTRIBUTES)
+def test_the_cycles_attributes(name: str) -> None:
+    assert f"self.{name} = " in inspect.getsource(RequestResponseCycle.__init__)
+
+
+def test_a_protocol_factory_is_taken_as_it_is() -> None:
+    def factory() -> None:
+        """Stands in for a protocol class."""
+
+    config = uvicorn.Config("unused:app", http=factory)  # type: ignore[arg-type]
+    config.load_app = lambda: None  # type: ignore[method-assign]
+    config.load()
+    assert config.http_protocol_class is factory
+
+
+def test_the_server_can_be_kept_from_taking_signals_and_told_to_end() -> None:
+    assert "with self.capture_signals():" in inspect.getsource(Server.serve)
+    assert "if self.should_exit:" in inspect.getsource(Server.on_tick)
+    assert {"connections", "tasks", "default_headers"} <= set(vars(ServerState()))
