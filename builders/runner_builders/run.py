@@ -79,14 +79,15 @@ def run(
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     try:
         with process:
-            for line in process.stdout or ():
-                text = line.rstrip("\r\n")
-                tail.append(text)
-                if on_line:
-                    on_line(text)
-    except BaseException:
-        _kill(process)
-        raise
+            try:
+                for line in process.stdout or ():
+                    text = line.rstrip("\r\n")
+                    tail.append(text)
+                    if on_line:
+                        on_line(text)
+            except BaseException:
+                _kill(process)  # before `with` waits for its end
+                raise
     finally:
         alarm.cancel()
     return Outcome(code=process.returncode, tail=list(tail), timed_out=expired.is_set())
