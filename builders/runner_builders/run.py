@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 TAIL_LINES = 30
 
@@ -94,10 +97,11 @@ def run(
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
+    """End the command's whole session: ninja gives each compiler a process group of its own."""
     if sys.platform == "win32":
         process.kill()
         return
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    for pid in (process.pid, *psutil.pids()):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == process.pid:
+                os.kill(pid, signal.SIGKILL)
