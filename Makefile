@@ -3,10 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PATHS := supervisor builders tests tools
+PATHS := supervisor builders tests tools bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help start test lint format docs clean
+.PHONY: help start test lint format docs bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -39,6 +39,9 @@ format: $(VENV)/.installed-dev ## put the code in its format
 
 docs: $(VENV)/.installed-dev ## write the generated documents again
 	$(BIN)/python -m tools.generate_docs
+
+bench: $(VENV)/.installed-dev ## measure the front beside nginx and a naive proxy; ARGS="w2 w3" picks workloads
+	@$(BIN)/python -m bench $(ARGS)
 
 clean: ## remove what make made here; the build cache stays
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*

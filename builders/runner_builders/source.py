@@ -17,15 +17,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import tenacity
+
 from runner_builders.errors import SourceError
 from runner_builders.pin import REPOSITORY, Pin
-from runner_builders.run import run
+from runner_builders.run import Outcome, run
 
 GIT_TIMEOUT_S = 600.0
 PIP_TIMEOUT_S = 900.0
 QUICK_TIMEOUT_S = 30.0
 STAMP = ".runner-source.json"
 """Written into a source tree that was verified when it was fetched."""
+
+PASSING_FAULT = re.compile(r"early EOF|RPC failed|timed? ?out|reset by peer|hung up|HTTP 5\d\d|error: 5\d\d")
 
 Say = Callable[[str], None]
 
@@ -110,16 +114,27 @@ def _fetch(pin: Pin, tree: Path, say: Say) -> str:
     )
 
 
+def _is_passing(outcome: Outcome) -> bool:
+    """Whether a failed download is worth another try: the connection broke, or the server was busy."""
+    return not outcome.ok and any(PASSING_FAULT.search(line) for line in outcome.tail)
+
+
 def _fetch_by_git(pin: Pin, tree: Path) -> str | None:
     """Fetch one commit; None when it worked, else why not."""
     tree.mkdir()
     environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
+    retrying = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(3),
+        wait=tenacity.wait_exponential_jitter(initial=1, max=10),
+        retry=tenacity.retry_if_result(_is_passing),
+        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+    )
     for arguments in (
         ["init", "--quiet"],
         ["fetch", "--quiet", "--depth", "1", pin.git, pin.commit],
         ["checkout", "--quiet", "--detach", "FETCH_HEAD"],
     ):
-        outcome = run(["git", *arguments], cwd=tree, timeout_s=GIT_TIMEOUT_S, environment=environment)
+        outcome = retrying(run, ["git", *arguments], cwd=tree, timeout_s=GIT_TIMEOUT_S, environment=environment)
         if not outcome.ok:
             return outcome.last or f"exit code {outcome.code}"
     found = _commit_of(tree)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import subprocess
 import tarfile
 from dataclasses import replace
@@ -163,3 +164,24 @@ def test_a_folder_inside_another_repository_is_not_taken_for_it(pin: Pin, tmp_pa
 def test_a_folder_without_a_source_is_refused(pin: Pin, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no llama.cpp source in .* \(no CMakeLists.txt there\)"):
         find_source(pin, explicit=tmp_path, cache=tmp_path / "cache", say=silent)
+
+
+def test_a_broken_connection_is_tried_again_and_a_refusal_is_not(
+    pin: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time.sleep", waits.append)
+    tries = tmp_path / "tries"
+    fake = tmp_path / "bin" / "git"
+    fake.parent.mkdir()
+    fake.write_text(
+        f'#!/bin/sh\n[ "$1" = fetch ] && echo x >> {tries} && echo "fatal: early EOF" && exit 128\nexit 0\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(fake.parent), prepend=os.pathsep)
+    assert find_source(pin, explicit=None, cache=tmp_path / "cache", say=silent).origin == "sdist"
+    assert len(tries.read_text().split()) == 3
+    assert len(waits) == 2
+    fake.write_text(fake.read_text().replace("early EOF", "repository not found"))
+    assert find_source(pin, explicit=None, cache=tmp_path / "other", say=silent).origin == "sdist"
+    assert len(tries.read_text().split()) == 4

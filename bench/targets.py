@@ -1,0 +1,164 @@
+"""What is compared: the engine itself, nginx, the front with all its features, the naive proxy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench.load import KEY
+
+PROXY_CORE = 0
+LOAD_CORE = 1
+START_S = 30.0
+
+NGINX_CONF = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log warn;
+worker_rlimit_nofile 16384;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  client_max_body_size 100m; client_body_buffer_size 16m; keepalive_requests 1000000;
+  map $http_authorization $admitted {{ default 0; "Bearer {key}" 1; }}
+  upstream engine {{ server unix:{engine}; keepalive 512; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=1024;
+    location / {{
+      if ($admitted = 0) {{ return 401; }}
+      proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_set_header Authorization ""; proxy_buffering off; proxy_read_timeout 300s;
+    }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Somewhere to send load. `pid` is the process whose cost counts; None for the engine itself."""
+
+    name: str
+    port: int
+    pid: int | None
+
+    def cpu_s(self) -> float:
+        """CPU seconds used so far, by it and (nginx) its workers."""
+        return sum(sum(process.cpu_times()[:2]) for process in self._processes())
+
+    def resident_bytes(self) -> int:
+        """Resident memory, by it and (nginx) its workers."""
+        return sum(process.memory_info().rss for process in self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
+        if self.pid is None:
+            return []
+        process = psutil.Process(self.pid)
+        workers = process.children() if self.name == "nginx" else []
+        return [process, *workers]
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses just now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(argv: list[str], *, port: int, core: int, environment: dict[str, str] | None = None) -> Iterator[int]:
+    """Run a command on one core until the block ends; yields its pid once it listens on `port`."""
+    process = subprocess.Popen(
+        argv,
+        env=os.environ | (environment or {}),
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509
+    )
+    try:
+        deadline = time.monotonic() + START_S
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{argv[0]} did not start")
+            time.sleep(0.05)
+        yield process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(15)
+
+
+@contextlib.contextmanager
+def all_targets(folder: Path) -> Iterator[list[Target]]:
+    """Start everything: the front brings the fake engine up, the others use that same engine."""
+    engine_port = free_port()
+    prebuilt = folder / "prebuilt"
+    prebuilt.mkdir()
+    launcher = prebuilt / "llama-server"
+    repository = Path(__file__).parents[1]
+    launcher.write_text(f'#!/bin/sh\nPYTHONPATH={repository} exec {sys.executable} -m bench.engine "$@"\n')
+    launcher.chmod(0o755)
+    state = folder / "state"
+    port = free_port()
+    front = [
+        *(sys.executable, "-m", "runner_supervisor", "start", "--state-dir", str(state), "--port", str(port)),
+        *("--", "--tcp-port", str(engine_port), "--core", str(LOAD_CORE)),
+    ]
+    environment = {
+        "LLAMA_CPP_DIR": str(prebuilt),
+        "RUNNER_API_KEYS": KEY,
+        "RUNNER_CACHE_DIR": str(folder / "cache"),
+        "RUNNER_LOG_LEVEL": "warning",
+    }
+    with contextlib.ExitStack() as stack:
+        pid = stack.enter_context(running(front, port=port, core=PROXY_CORE, environment=environment))
+        _await_port(engine_port)
+        targets = [Target("direct", engine_port, None), Target("front", port, pid)]
+        if shutil.which("nginx"):
+            targets.insert(1, stack.enter_context(_nginx(folder, state / "run" / "engine-1.sock")))
+        else:
+            print("nginx is not installed: it is left out (apt install nginx-light)", file=sys.stderr)
+        port = free_port()
+        naive = [sys.executable, "-m", "bench.naive", str(port), str(engine_port)]
+        targets.append(Target("naive", port, stack.enter_context(running(naive, port=port, core=PROXY_CORE))))
+        yield targets
+
+
+@contextlib.contextmanager
+def _nginx(folder: Path, engine: Path) -> Iterator[Target]:
+    port = free_port()
+    conf = folder / "nginx.conf"
+    conf.write_text(NGINX_CONF.format(folder=folder, engine=engine, port=port, key=KEY))
+    if os.getuid() == 0:  # its worker must reach the socket in our folders
+        conf.write_text("user root;\n" + conf.read_text())
+    with running(["nginx", "-e", str(folder / "nginx.log"), "-c", str(conf)], port=port, core=PROXY_CORE) as pid:
+        yield Target("nginx", port, pid)
+
+
+def _await_port(port: int) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise RuntimeError("the fake engine did not start")
+
+
+def processor() -> str:
+    """This machine's processor, in words."""
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return found[1] if found else "unknown"
