@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import Protocol
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from runner_supervisor.front.metrics import Metrics
 from runner_supervisor.front.replies import BODY_TOO_LARGE, DRAINING, ENGINE_GONE, Refusal
@@ -64,6 +65,7 @@ class Client(Protocol):
     """The client's connection, as its protocol offers it to a relay."""
 
     transport: asyncio.Transport
+    flow: FlowControl
 
     def on_response_complete(self) -> None:
         """The answer has been written: the next request may start."""
@@ -109,6 +111,16 @@ class Request:
         return b"\r\n".join(lines)
 
 
+class NobodyWaits:
+    """Takes the place of the event on which uvicorn wakes an ASGI application; a relay has none."""
+
+    def set(self) -> None:
+        """Wake nobody."""
+
+
+NOBODY_WAITS = NobodyWaits()
+
+
 class Unchunk:
     """Takes chunked framing off, for HTTP/1.0 clients, which do not know it."""
 
@@ -138,7 +150,7 @@ class Relay:
         self.keep_alive = keep_alive
         self.response_complete = False
         self.disconnected = False
-        self.message_event = asyncio.Event()
+        self.message_event = NOBODY_WAITS
         self._backend = backend
         self._client = client
         self._loop = loop
@@ -215,22 +227,27 @@ class Relay:
 
     # The engine's side: called by front.upstream.
 
-    def on_head(self, status: int, head: bytes) -> None:
+    def on_head(self, status: int, head: bytes, body: bytes) -> None:
         """Pass the answer's head on, without what belongs to the engine's connection."""
+        chunked = False
         kept = []
-        body_write = self._write
         for line in head[:-4].split(b"\r\n"):
             name = line.partition(b":")[0].lower()
-            if name == b"transfer-encoding" and self.request.http_1_0:
-                body_write = Unchunk(self._write)
-            elif name not in HOP_BY_HOP:
+            if name == b"transfer-encoding":
+                chunked = True
+            if name not in HOP_BY_HOP:
                 kept.append(line)
         if self._backend.draining:
             self.keep_alive = False
         if not self.keep_alive:
             kept.append(b"connection: close")
-        self._write(b"\r\n".join([*kept, b"", b""]))
-        self._write = body_write
+        if chunked and self.request.http_1_0:
+            kept = [line for line in kept if not line.lower().startswith(b"transfer-encoding")]
+            self._write(b"\r\n".join([*kept, b"", b""]))
+            self._write = Unchunk(self._write)
+            self._write(body)
+        else:
+            self._write(b"\r\n".join([*kept, b"", body]))
         self._status = status
         self._backend.metrics.first_byte(self.request.path, perf_counter() - self._began_s)
 
@@ -290,6 +307,8 @@ class Relay:
         self._connection = connection
         request = self.request
         connection.send(request.encode(b"".join(self._body)), self, head_only=request.method == b"HEAD")
+        if self._client.flow.write_paused:  # the answer before this one is not read yet
+            connection.pause_reading()
 
     def _reply(self, refusal: Refusal) -> None:
         if self.response_complete:

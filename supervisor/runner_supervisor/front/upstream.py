@@ -19,8 +19,8 @@ HEAD_BYTES = 64 * 1024
 class Exchange(Protocol):
     """Who gets the answer to one request."""
 
-    def on_head(self, status: int, head: bytes) -> None:
-        """The answer's head: status line and headers, with the blank line that ends them."""
+    def on_head(self, status: int, head: bytes, body: bytes) -> None:
+        """The answer's head (status line, headers, the blank line) and as much of the body as came with it."""
 
     def on_data(self, data: bytes) -> None:
         """Bytes of the answer's body, framed as the engine framed them."""
@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol):
         self._upstream = upstream
         self._exchange: Exchange | None = None
         self._requests = 0
+        self._paused = False
         self._start(head_only=False)
 
     def _start(self, *, head_only: bool) -> None:
@@ -68,10 +69,12 @@ class Connection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Take no more from the engine until `resume_reading`."""
+        self._paused = True
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Go on taking from the engine."""
+        self._paused = False
         self._transport.resume_reading()
 
     @property
@@ -110,14 +113,14 @@ class Connection(asyncio.Protocol):
         self._head_sent = True
         if self._head_only:
             self._complete = True
-        exchange.on_head(self._parser.get_status_code(), head)
-        if body and self._exchange is exchange:
-            exchange.on_data(body)
+        exchange.on_head(self._parser.get_status_code(), head, body)
 
     def _end(self, exchange: Exchange) -> None:
         if self._exchange is not exchange:  # it broke off while it was told
             return
         self._exchange = None
+        if self._paused:  # the last write of an answer may have filled a slow client's buffer
+            self.resume_reading()
         if self._reusable and self._requests < REQUESTS:
             self._upstream.release(self)
         else:

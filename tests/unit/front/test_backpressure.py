@@ -1,0 +1,110 @@
+"""Pausing and resuming at the edges of an answer, which real sockets hit only by chance."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from runner_supervisor.front.relay import Relay, Request
+from runner_supervisor.front.upstream import Connection, Upstream
+
+pytestmark = pytest.mark.anyio
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+
+
+class Transport:
+    """Records what it is told."""
+
+    def __init__(self) -> None:
+        self.reading = True
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+class Client(Transport):
+    """A client's connection: `on_write` stands for a transport whose buffer fills up."""
+
+    def __init__(self, *, paused: bool) -> None:
+        super().__init__()
+        self.transport = cast("asyncio.Transport", self)
+        self.flow: Any = SimpleNamespace(write_paused=paused)
+        self.relay: Relay | None = None
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        if self.relay:
+            self.relay.pause()
+
+    def on_response_complete(self) -> None:
+        """Nothing comes after."""
+
+    def close_after_answer(self, *, linger: bool) -> None:
+        """It stays open."""
+
+
+def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
+    """A relay whose request is complete, and the idle connection that it will take."""
+    upstream = Upstream(Path("unused.sock"))
+    connection, transport = Connection(upstream), Transport()
+    connection.connection_made(cast("asyncio.Transport", transport))
+    upstream.release(connection)
+    metrics = SimpleNamespace(first_byte=lambda *_: None, answered=lambda *_: None)
+    backend = SimpleNamespace(
+        metrics=metrics,
+        max_body_bytes=1,
+        draining=False,
+        upstream=lambda: upstream,
+        begin=lambda _: None,
+        end=lambda _: None,
+    )
+    relay = Relay(
+        Request(b"GET", b"/x", [], http_1_0=False),
+        backend=cast("Any", backend),
+        client=client,
+        loop=asyncio.get_running_loop(),
+        keep_alive=True,
+        refusal=None,
+    )
+    relay.on_request_complete()
+    return relay, connection, transport, upstream
+
+
+async def test_an_answer_behind_one_that_is_not_read_yet_is_held_back() -> None:
+    client = Client(paused=True)
+    relay, _, engine, _ = rig(client)
+    relay.start()
+    assert engine.written.startswith(b"GET /x ")
+    assert not engine.reading
+    relay.resume()
+    assert engine.reading
+
+
+async def test_a_connection_is_not_given_back_paused() -> None:
+    client = Client(paused=False)
+    relay, connection, engine, upstream = rig(client)
+    client.relay = relay
+    relay.start()
+    connection.data_received(ANSWER)
+    assert client.written == ANSWER
+    assert upstream.take() is connection
+    assert engine.reading
