@@ -149,6 +149,8 @@ class Service:
             tcp=tcp,
             control=control,
             max_body_bytes=self._settings.max_body_bytes,
+            queue_size=self._settings.queue_size,
+            queue_timeout_s=self._settings.queue_timeout_s,
             stop=self._stop.set,
         )
         owner = asyncio.create_task(self._engine.run(), name="engine")

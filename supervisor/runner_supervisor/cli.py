@@ -214,14 +214,18 @@ def _greet(ready: app.Ready) -> None:
 
 def _print_status(answer: dict[str, Any]) -> None:
     engine = answer["engine"]
+    drain = " (draining)" if answer["draining"] else ""
     colour = {"ready": "green", "failed": "red"}.get(engine["state"], "yellow")
     rows = [
         ("address", answer["address"]),
-        ("engine", f"{engine['state']} for {engine['state_age_s']:.0f} s"),
+        ("engine", f"{engine['state']} for {engine['state_age_s']:.0f} s{drain}"),
         ("engine pid", str(engine["pid"] or "-")),
         ("model", engine["model"]),
         ("backend", f"{engine['backend']} (llama.cpp {engine['commit']})"),
-        ("in flight", f"{answer['in_flight']}{' (draining)' if answer['draining'] else ''}"),
+        (
+            "in flight",
+            f"{answer['in_flight']}, {answer['queued']} of them waiting for one of {engine['slots']} slots",
+        ),
         ("restarts", str(engine["restarts"])),
         ("last death", engine["last_death"] or "-"),
         ("engine log", engine["log"]),

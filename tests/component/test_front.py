@@ -3,146 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from tests.component.front_rig import CHUNKED, DEADLINE_S, OK, Asked, request, rig, say_hi
 
-from runner_supervisor.core.lifecycle import Machine
 from runner_supervisor.core.states import State
-from runner_supervisor.engine.supervisor import EngineSupervisor, Transition
-from runner_supervisor.front.gate import Gate
-from runner_supervisor.front.server import Front, listen_tcp, listen_unix
-from runner_supervisor.keys.store import KeyStore
 
 pytestmark = pytest.mark.anyio
-
-DEADLINE_S = 30
-OK = b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: 2\r\nKeep-Alive: timeout=5, max=100\r\n\r\nhi"
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-@dataclass
-class Asked:
-    """One request as the engine got it, and its connection."""
-
-    head: bytes
-    body: bytes
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def left(self) -> None:
-        """Wait until the front has closed this connection."""
-        with contextlib.suppress(ConnectionError):
-            while await self.reader.read(1 << 16):
-                pass
-
-
-Answer = Callable[[Asked], Awaitable[None]]
-
-
-@dataclass
-class Engine:
-    """A scripted engine: `answer` is called for every request. It stands in for an EngineSupervisor too."""
-
-    answer: Answer
-    asked: list[Asked] = field(default_factory=list)
-    connections: int = 0
-    state: State = State.READY
-    machine: Machine = field(default_factory=lambda: Machine(state=State.READY))
-    retry_in_s: float | None = None
-    observers: list[Callable[[Transition], None]] = field(default_factory=list)
-
-    async def metrics(self) -> None:
-        """It has none."""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next(
-                    (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length")),
-                    0,
-                )
-                asked = Asked(head, await reader.readexactly(length), reader, writer)
-                self.asked.append(asked)
-                await self.answer(asked)
-        writer.close()
-
-
-async def say_hi(asked: Asked) -> None:
-    asked.writer.write(OK)
-    await asked.writer.drain()
-
-
-@dataclass
-class Rig:
-    """A front, its engine, and the way in."""
-
-    front: Front
-    engine: Engine
-    port: int
-    control: Path
-
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-
-    async def ask(self, request: bytes) -> bytes:
-        """Send bytes on a new connection and read until the front closes it."""
-        async with self.connect() as (reader, writer):
-            writer.write(request)
-            return await reader.read()
-
-
-@asynccontextmanager
-async def rig(
-    folder: Path, answer: Answer = say_hi, *, max_body_bytes: int = 1000, key: str = ""
-) -> AsyncIterator[Rig]:
-    engine = Engine(answer)
-    socket = folder / "engine.sock"
-    listener = await asyncio.start_unix_server(engine.serve, socket)
-    tcp, control = listen_tcp("127.0.0.1", 0), listen_unix(folder / "control.sock")
-    keys = KeyStore(folder / "keys.sqlite", given=[key] if key else [])
-    front = Front(
-        engine=cast("EngineSupervisor", engine),
-        gate=Gate(keys, open_=True),
-        tcp=tcp,
-        control=control,
-        max_body_bytes=max_body_bytes,
-        stop=lambda: None,
-    )
-    for observer in engine.observers:
-        observer(Transition(before=State.STARTING, machine=engine.machine, socket=socket))
-    server = asyncio.create_task(front.serve())
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            yield Rig(front, engine, tcp.getsockname()[1], folder / "control.sock")
-    finally:
-        front.close()
-        await server
-        listener.close()
-        for asked in engine.asked:
-            asked.writer.close()
-
-
-def request(
-    *, method: str = "POST", path: str = "/x", body: bytes = b"", headers: str = "", close: bool = True
-) -> bytes:
-    end = "connection: close\r\n" if close else ""
-    head = f"{method} {path} HTTP/1.1\r\nhost: h\r\ncontent-length: {len(body)}\r\n{end}{headers}\r\n"
-    return head.encode() + body
 
 
 async def test_body_and_head_pass_without_what_belongs_to_one_connection(short_dir: Path) -> None:
@@ -158,7 +27,7 @@ async def test_body_and_head_pass_without_what_belongs_to_one_connection(short_d
 
 
 async def test_keys_are_checked_here_and_stay_here(short_dir: Path) -> None:
-    async with rig(short_dir, key="secret") as here:
+    async with rig(short_dir, keys=["secret"]) as here:
         refused = await here.ask(request())
         for header in ("Authorization: Bearer secret\r\n", "authorization: secret\r\n", "X-Api-Key: secret\r\n"):
             assert (await here.ask(request(headers=header))).endswith(b"hi")
@@ -168,7 +37,7 @@ async def test_keys_are_checked_here_and_stay_here(short_dir: Path) -> None:
 
 
 async def test_the_control_socket_needs_no_key(short_dir: Path) -> None:
-    async with rig(short_dir, key="secret") as here:
+    async with rig(short_dir, keys=["secret"]) as here:
         reader, writer = await asyncio.open_unix_connection(here.control)
         writer.write(request(method="GET", path="/metrics"))
         answer = await reader.read()
@@ -239,7 +108,7 @@ async def test_pipelined_requests_are_answered_in_order(short_dir: Path) -> None
 
 
 async def test_thousands_of_pipelined_refusals_do_no_harm(short_dir: Path) -> None:
-    async with rig(short_dir, key="secret") as here:
+    async with rig(short_dir, keys=["secret"]) as here:
         answer = await here.ask(request(close=False) * 3000 + request())
     assert answer.count(b"HTTP/1.1 401 ") == 3001
 
@@ -392,7 +261,7 @@ async def test_a_fault_of_our_own_is_500_and_logged(
         raise RuntimeError("planted")
 
     async with rig(short_dir) as here:
-        monkeypatch.setattr("runner_supervisor.front.protocol.FrontProtocol._admitted", fail)
+        monkeypatch.setattr("runner_supervisor.front.protocol.FrontProtocol._caller", fail)
         answer = await here.ask(request())
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert "planted" in caplog.text
@@ -421,10 +290,8 @@ async def test_draining_refuses_new_requests_and_waits_for_old_ones(short_dir: P
 
 async def test_without_a_ready_engine_the_answer_says_why_and_when_to_return(short_dir: Path) -> None:
     async with rig(short_dir) as here:
-        here.engine.state = State.BACKOFF
         here.engine.retry_in_s = 7.4
-        for observer in here.engine.observers:
-            observer(Transition(before=State.READY, machine=Machine(state=State.BACKOFF), socket=short_dir / "none"))
+        here.change(State.BACKOFF)
         answer = await here.ask(request())
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: 7\r\n" in answer

@@ -41,12 +41,12 @@ def test_a_killed_engine_is_reported_restarted_and_counted(own_service: Supervis
     assert "signal 9" in status["engine"]["last_death"]
 
 
-def test_a_request_without_an_engine_gets_503_and_when_to_come_back(own_service: Supervisor) -> None:
+def test_what_takes_no_slot_gets_503_and_when_to_come_back(own_service: Supervisor) -> None:
     engine = psutil.Process(own_service.engine_pid)
     with httpx.Client(base_url=own_service.url) as client:
         engine.kill()
         response = eventually(
-            lambda: client.post("/v1/completions", json=PROMPT, timeout=30),
+            lambda: client.post("/tokenize", json={"content": "x"}, timeout=30),
             lambda answer: answer.status_code == 503,
             timeout_s=5,
             every_s=0,
@@ -54,6 +54,15 @@ def test_a_request_without_an_engine_gets_503_and_when_to_come_back(own_service:
     assert int(response.headers["retry-after"]) >= 1
     assert response.json()["error"]["type"] == "service_unavailable_error"
     assert response.json()["error"]["code"].startswith("engine_")
+
+
+def test_a_request_that_comes_while_the_engine_is_away_waits_and_is_answered(own_service: Supervisor) -> None:
+    psutil.Process(own_service.engine_pid).kill()
+    eventually(lambda: health(own_service), lambda answer: answer[0] == 503, timeout_s=5, every_s=0)
+    answer = httpx.post(f"{own_service.url}/v1/completions", json=PROMPT, timeout=60)
+    assert answer.status_code == 200
+    assert answer.headers["x-queue-position"] == "1"
+    assert int(answer.headers["x-queue-ms"]) >= 0
 
 
 def test_a_stream_whose_engine_dies_does_not_look_complete(own_service: Supervisor) -> None:

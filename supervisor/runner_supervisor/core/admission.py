@@ -11,11 +11,10 @@ round-robin this has no ring in which a quiet key must find a place, and no way 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item", bound=Hashable)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class _Lane(Generic[Item]):
 
 
 class Admission(Generic[Item]):
-    """Admits items, each used once, to `slots` places; at most `queue_size` of them wait."""
+    """Admits items (hashable, each used once) to `slots` places; at most `queue_size` of them wait."""
 
     def __init__(self, *, slots: int, queue_size: int) -> None:
         self.slots = slots

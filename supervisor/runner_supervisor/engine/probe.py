@@ -47,6 +47,13 @@ class Probe:
             return Health.SILENT
         return Health.READY if response.status_code == httpx.codes.OK else Health.LOADING
 
+    async def slots(self) -> int:
+        """How many requests the engine works on at once (/props, `total_slots`); 1 when it does not say."""
+        try:
+            return max(1, int((await self._client.get("/props")).json()["total_slots"]))
+        except (httpx.TransportError, ValueError, KeyError, TypeError):
+            return 1
+
     async def metrics(self) -> str | None:
         """The engine's metrics as Prometheus text, or None when it does not answer in time.
 

@@ -82,6 +82,7 @@ class EngineSupervisor:
         self.spec = spec
         self.log = log
         self.machine = Machine(since=clock())
+        self.slots = 1
         self.observers: list[Callable[[Transition], None]] = []
         self._policy = policy
         self._run_dir = run_dir
@@ -232,6 +233,8 @@ class EngineSupervisor:
         async with Probe(self.socket) as probe:
             while True:
                 health = await probe.health()
+                if health is Health.READY and self.state is not State.READY:
+                    self.slots = await probe.slots()
                 if health is not Health.SILENT:
                     self._events.put_nowait(Answered(generation, ready=health is Health.READY))
                 ready = self.state is State.READY

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -27,12 +28,22 @@ class Health(BaseModel):
     engine: State
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the front is doing: requests in flight, of which `queued` wait for a slot."""
+
+    draining: bool
+    in_flight: int
+    queued: int
+
+
 class EngineStatus(BaseModel):
     """The engine, as `status` shows it. Times are seconds."""
 
     state: State
     state_age_s: float
     pid: int | None
+    slots: int
     model: str
     backend: str
     commit: str
@@ -51,6 +62,7 @@ class Status(BaseModel):
     address: str
     draining: bool
     in_flight: int
+    queued: int
     engine: EngineStatus
 
 
@@ -68,7 +80,7 @@ def create_control_app(
     gate: Gate,
     metrics: Metrics,
     address: Callable[[], str],
-    load: Callable[[], tuple[bool, int]],
+    load: Callable[[], Load],
     stop: Callable[[], None],
 ) -> FastAPI:
     """The FastAPI application.
@@ -78,7 +90,7 @@ def create_control_app(
         gate: who may read metrics and call /admin.
         metrics: the front's own series.
         address: gives the URL that clients use.
-        load: gives (draining, requests in flight).
+        load: gives what the front is doing.
         stop: begins a drain and then the end.
     """
     app = FastAPI(title="runner-supervisor", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
@@ -106,7 +118,7 @@ def create_control_app(
     @app.api_route("/health", methods=["GET", "HEAD"])
     @app.api_route("/health/ready", methods=["GET", "HEAD"])
     async def ready() -> Response:
-        draining, _ = load()
+        draining = load().draining
         serving = engine.state is State.READY and not draining
         status = "ok" if serving else "draining" if draining else "unavailable"
         body = Health(status=status, engine=engine.state)
@@ -124,19 +136,21 @@ def create_control_app(
 
     @app.get("/admin/status", dependencies=[Depends(may_manage)])
     async def status() -> Status:
-        draining, in_flight = load()
+        now = load()
         machine = engine.machine
         return Status(
             version=__version__,
             pid=os.getpid(),
             uptime_s=time.monotonic() - began,
             address=address(),
-            draining=draining,
-            in_flight=in_flight,
+            draining=now.draining,
+            in_flight=now.in_flight,
+            queued=now.queued,
             engine=EngineStatus(
                 state=engine.state,
                 state_age_s=engine.state_age_s,
                 pid=engine.pid,
+                slots=engine.slots,
                 model=str(engine.spec.model),
                 backend=engine.spec.binary.backend,
                 commit=engine.spec.binary.commit,

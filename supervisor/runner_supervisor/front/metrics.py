@@ -52,6 +52,13 @@ class Metrics:
         self.in_flight = Gauge(
             "runner_requests_in_flight", "Requests being relayed to the engine.", registry=self.registry
         )
+        self.queued = Gauge("runner_queue_depth", "Requests waiting for a slot.", registry=self.registry)
+        self.queue_wait = Histogram(
+            "runner_queue_wait_seconds",
+            "Time that requests which had to wait for a slot waited.",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self._engine_up = Gauge("runner_engine_up", "1 while the engine is READY, else 0.", registry=self.registry)
         self._engine_state = Gauge(
             "runner_engine_state",

@@ -19,7 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from runner_supervisor.front.gate import Gate
+from runner_supervisor.front.gate import ANYONE, Gate
 from runner_supervisor.front.relay import Backend, Relay, Request
 from runner_supervisor.front.replies import INTERNAL_ERROR, INVALID_KEY, NOT_HTTP
 
@@ -117,13 +117,15 @@ class FrontProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             return
         http_1_0 = self.parser.get_http_version() == "1.0"
+        caller = self._caller()
         relay = Relay(
             Request(self.parser.get_method(), target, self.headers, http_1_0=http_1_0),
             backend=self._backend,
             client=self,
             loop=self.loop,
             keep_alive=not http_1_0 and self.parser.should_keep_alive(),
-            refusal=None if self._admitted() else INVALID_KEY,
+            caller=caller or "",
+            refusal=INVALID_KEY if caller is None else None,
         )
         before, self.cycle = self.cycle, cast("Any", relay)
         if before is None or before.response_complete:
@@ -172,13 +174,13 @@ class FrontProtocol(HttpToolsProtocol):
         else:
             cycle.start()
 
-    def _admitted(self) -> bool:
+    def _caller(self) -> str | None:
         if self._trusted:
-            return True
+            return ANYONE
         authorization = api_key = None
         for name, value in self.headers:
             if name == b"authorization":
                 authorization = value
             elif name == b"x-api-key":
                 api_key = value
-        return self._gate.admit(authorization, api_key) is not None
+        return self._gate.admit(authorization, api_key)

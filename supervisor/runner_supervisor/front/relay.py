@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter
 from typing import Protocol
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 
+from runner_supervisor.core.admission import Share
 from runner_supervisor.front.metrics import Metrics
-from runner_supervisor.front.replies import BODY_TOO_LARGE, DRAINING, ENGINE_GONE, Refusal
+from runner_supervisor.front.queue import QUEUED_PATHS, SlotQueue
+from runner_supervisor.front.replies import (
+    BODY_TOO_LARGE,
+    DRAINING,
+    ENGINE_GONE,
+    QUEUE_FULL,
+    QUEUE_TIMEOUT,
+    Refusal,
+)
 from runner_supervisor.front.upstream import Connection, Upstream
 
 HOP_BY_HOP = frozenset(
@@ -45,6 +55,7 @@ class Backend(Protocol):
     """Where relays send requests, as the app wires it."""
 
     metrics: Metrics
+    queue: SlotQueue
     max_body_bytes: int
     draining: bool
 
@@ -53,6 +64,9 @@ class Backend(Protocol):
 
     def unavailable(self) -> Refusal:
         """Why there is no READY engine."""
+
+    def hopeless(self) -> bool:
+        """Whether no engine is READY and none is on its way, so that waiting is no use."""
 
     def begin(self, relay: Relay) -> None:
         """A relay has gone to work."""
@@ -144,6 +158,7 @@ class Relay:
         client: Client,
         loop: asyncio.AbstractEventLoop,
         keep_alive: bool,
+        caller: str,
         refusal: Refusal | None,
     ) -> None:
         self.request = request
@@ -154,8 +169,10 @@ class Relay:
         self._backend = backend
         self._client = client
         self._loop = loop
+        self._caller = caller
+        self._place = 0
         self._refusal = refusal
-        self._began_s = perf_counter()
+        self._began_s = self._sent_s = perf_counter()
         self._started = False
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -213,7 +230,7 @@ class Relay:
             self._connecting.cancel()
         if self._started:
             self._backend.metrics.abandoned(self.request.path)
-        self._backend.end(self)
+        self._end()
 
     def pause(self) -> None:
         """The client reads slowly: take no more from the engine."""
@@ -237,6 +254,9 @@ class Relay:
                 chunked = True
             if name not in HOP_BY_HOP:
                 kept.append(line)
+        if self._place:
+            kept.append(b"x-queue-position: %d" % self._place)
+            kept.append(b"x-queue-ms: %d" % (1000 * (self._sent_s - self._began_s)))
         if self._backend.draining:
             self.keep_alive = False
         if not self.keep_alive:
@@ -276,11 +296,38 @@ class Relay:
     # In between.
 
     def _dispatch(self) -> None:
-        self._backend.begin(self)
-        if self._backend.draining:
+        backend = self._backend
+        backend.begin(self)
+        if backend.draining:
             self._reply(DRAINING)
-        else:
+        elif self.request.path not in QUEUED_PATHS:
             self._forward()
+        elif backend.hopeless():
+            self._reply(backend.unavailable())
+        else:
+            self._enter_queue()
+
+    def _enter_queue(self) -> None:
+        place = self._backend.queue.enter(self, Share(self._caller))
+        if place is None:
+            self._reply(replace(QUEUE_FULL, retry_after_s=self._backend.queue.retry_after_s))
+            return
+        self._place = place
+        if not place:
+            self._forward()
+
+    # The queue's side: called by front.queue.
+
+    def on_admitted(self) -> None:
+        """A slot is this request's, after a wait."""
+        self._forward()
+
+    def on_expired(self) -> None:
+        """No slot came free in time, or none ever will."""
+        if self._backend.upstream() is None:
+            self._reply(self._backend.unavailable())
+        else:
+            self._reply(replace(QUEUE_TIMEOUT, retry_after_s=self._backend.queue.retry_after_s))
 
     def _forward(self) -> None:
         upstream = self._backend.upstream()
@@ -305,6 +352,7 @@ class Relay:
 
     def _send(self, connection: Connection) -> None:
         self._connection = connection
+        self._sent_s = perf_counter()
         request = self.request
         connection.send(request.encode(b"".join(self._body)), self, head_only=request.method == b"HEAD")
         if self._client.flow.write_paused:  # the answer before this one is not read yet
@@ -319,11 +367,15 @@ class Relay:
         self._write(refusal.response(keep_alive=keep_alive, head_only=self.request.method == b"HEAD"))
         self._finish(refusal.status)
 
+    def _end(self) -> None:
+        self._backend.queue.leave(self)
+        self._backend.end(self)
+
     def _finish(self, status: int) -> None:
         self.response_complete = True
         self._body.clear()
         self._backend.metrics.answered(self.request.path, status)
-        self._backend.end(self)
+        self._end()
         if self.keep_alive and not self._backend.draining:
             self._client.on_response_complete()
         else:

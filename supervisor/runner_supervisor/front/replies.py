@@ -24,6 +24,8 @@ class Refusal:
                 return "authentication_error"
             case 403:
                 return "permission_error"
+            case 429:
+                return "rate_limit_error"
             case status if status < 500:
                 return "invalid_request_error"
             case 502 | 503 | 504:
@@ -67,3 +69,5 @@ DRAINING = Refusal(503, "draining", "This server is shutting down. Try again sho
 ENGINE_GONE = Refusal(502, "engine_failed", "The model server ended before it answered. Try again.", retry_after_s=1)
 NOT_HTTP = Refusal(400, "bad_request", "Invalid HTTP request received.")
 INTERNAL_ERROR = Refusal(500, "internal_error", "The front failed on this request; its log says why.")
+QUEUE_FULL = Refusal(429, "queue_full", "All slots are busy and the queue is full. Try again later.")
+QUEUE_TIMEOUT = Refusal(503, "queue_timeout", "No slot came free in time. Try again later.")

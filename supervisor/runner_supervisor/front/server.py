@@ -16,10 +16,11 @@ import uvicorn
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.supervisor import EngineSupervisor, Transition
 from runner_supervisor.errors import AddressError
-from runner_supervisor.front.control import create_control_app
+from runner_supervisor.front.control import Load, create_control_app
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.metrics import Metrics
 from runner_supervisor.front.protocol import FrontProtocol
+from runner_supervisor.front.queue import SlotQueue
 from runner_supervisor.front.relay import Relay
 from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.upstream import Upstream
@@ -82,9 +83,12 @@ class Front:
         tcp: socket.socket,
         control: socket.socket,
         max_body_bytes: int,
+        queue_size: int,
+        queue_timeout_s: float,
         stop: Callable[[], None],
     ) -> None:
         self.metrics = Metrics()
+        self.queue = SlotQueue(queue_size=queue_size, timeout_s=queue_timeout_s, metrics=self.metrics)
         self.max_body_bytes = max_body_bytes
         self.draining = False
         self._engine = engine
@@ -101,7 +105,7 @@ class Front:
             gate=gate,
             metrics=self.metrics,
             address=lambda: self.address,
-            load=lambda: (self.draining, len(self._relays)),
+            load=lambda: Load(self.draining, in_flight=len(self._relays), queued=self.queue.queued),
             stop=stop,
         )
         config = uvicorn.Config(
@@ -166,6 +170,10 @@ class Front:
         }.get(state, "The model server is not running.")
         return Refusal(503, f"engine_{state}", message, retry_after_s=max(1, round(retry_in_s or 1)))
 
+    def hopeless(self) -> bool:
+        """Whether no engine is READY and none is on its way, so that waiting is no use."""
+        return self._engine.state in {State.FAILED, State.STOPPING, State.STOPPED}
+
     def begin(self, relay: Relay) -> None:
         """A relay has gone to work."""
         self._relays.add(relay)
@@ -181,7 +189,11 @@ class Front:
         self.metrics.engine(transition.machine)
         if transition.machine.state is State.READY:
             self._upstream = Upstream(transition.socket)
+            self.queue.set_slots(self._engine.slots)
         elif transition.before is State.READY and self._upstream:
             if transition.machine.state is not State.STOPPING:
                 self._upstream.close()
             self._upstream = None
+            self.queue.set_slots(0)
+        if self.hopeless():
+            self.queue.expire_all()

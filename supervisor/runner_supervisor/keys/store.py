@@ -30,6 +30,10 @@ def _digest(secret: bytes) -> bytes:
     return hashlib.sha256(secret).digest()
 
 
+def _id_of(digest: bytes) -> str:
+    return digest.hex()[:12]
+
+
 class KeyStore:
     """The keys in one database file (mode 0600), with those given in the settings on top.
 
@@ -40,7 +44,8 @@ class KeyStore:
     def __init__(self, path: Path, *, given: Iterable[str] = ()) -> None:
         self._path = path
         path.touch(mode=0o600)
-        self._by_digest = {_digest(secret.encode()): "settings" for secret in given}
+        digests = [_digest(secret.encode()) for secret in given]
+        self._by_digest = {digest: _id_of(digest) for digest in digests}
         with self._connect() as database:
             database.execute(_SCHEMA)
             self._by_digest |= {bytes(row[1]): row[0] for row in database.execute("SELECT id, sha256 FROM keys")}
@@ -52,7 +57,7 @@ class KeyStore:
         """Make a key and return it: the only time it is ever seen."""
         secret = PREFIX + secrets.token_urlsafe(_KEY_BYTES)
         digest = _digest(secret.encode())
-        key_id = digest.hex()[:12]
+        key_id = _id_of(digest)
         with self._connect() as database:
             database.execute(
                 "INSERT INTO keys (id, name, sha256, created_s) VALUES (?, ?, ?, ?)",

@@ -71,6 +71,7 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
     metrics = SimpleNamespace(first_byte=lambda *_: None, answered=lambda *_: None)
     backend = SimpleNamespace(
         metrics=metrics,
+        queue=SimpleNamespace(leave=lambda _: None),
         max_body_bytes=1,
         draining=False,
         upstream=lambda: upstream,
@@ -83,6 +84,7 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
         client=client,
         loop=asyncio.get_running_loop(),
         keep_alive=True,
+        caller="anyone",
         refusal=None,
     )
     relay.on_request_complete()

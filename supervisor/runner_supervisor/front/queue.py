@@ -1,0 +1,115 @@
+"""The queue before the engine's slots: `core.admission` with a clock, deadlines and a pace to tell clients."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Protocol
+
+from runner_supervisor.core.admission import Admission, Share
+from runner_supervisor.front.metrics import Metrics
+
+QUEUED_PATHS = frozenset(
+    {
+        "/audio/transcriptions", "/chat/completions", "/completion", "/completions", "/embedding", "/embeddings",
+        "/infill", "/rerank", "/reranking", "/responses", "/v1/audio/transcriptions", "/v1/chat/completions",
+        "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/rerank", "/v1/reranking", "/v1/responses",
+    }
+)  # fmt: skip
+"""What takes a slot of llama-server's (tools/server/server.cpp, its routes); all else is answered at once."""
+
+PACE_WEIGHT = 0.2
+LONGEST_RETRY_S = 600
+
+
+class Waiter(Protocol):
+    """A request that may have to wait. Used once."""
+
+    def on_admitted(self) -> None:
+        """A slot is its own, after a wait."""
+
+    def on_expired(self) -> None:
+        """It has waited as long as it may."""
+
+
+class SlotQueue:
+    """Shares the engine's slots. `enter`, then `leave` when done or gone; a wait ends in one of two calls."""
+
+    def __init__(self, *, queue_size: int, timeout_s: float, metrics: Metrics) -> None:
+        self._admission: Admission[Waiter] = Admission(slots=0, queue_size=queue_size)
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._metrics = metrics
+        self._waiting: dict[Waiter, tuple[str, float, asyncio.TimerHandle]] = {}
+        self._working: dict[Waiter, float] = {}
+        self._pace_s = 1.0
+        self._pumping = False
+        metrics.queued.set_function(lambda: self._admission.queued)
+
+    @property
+    def queued(self) -> int:
+        """How many wait."""
+        return self._admission.queued
+
+    @property
+    def retry_after_s(self) -> int:
+        """In how many seconds those that wait now may have been served, at the pace observed."""
+        ahead = (self._admission.queued + 1) / max(1, self._admission.slots)
+        return max(1, min(LONGEST_RETRY_S, math.ceil(ahead * self._pace_s)))
+
+    def set_slots(self, slots: int) -> None:
+        """The engine has this many slots now; 0 while there is none."""
+        self._admission.slots = slots
+        self._pump()
+
+    def enter(self, waiter: Waiter, share: Share) -> int | None:
+        """Ask for a slot: 0 is a slot at once, n > 0 the n-th place in the queue, None a full queue."""
+        place = self._admission.enter(waiter, share)
+        now = self._loop.time()
+        if place == 0:
+            self._working[waiter] = now
+        elif place:
+            timer = self._loop.call_later(self._timeout_s, self._expire, waiter)
+            self._waiting[waiter] = (share.key, now, timer)
+        return place
+
+    def leave(self, waiter: Waiter) -> None:
+        """The request is done, or its client has gone. Leaving twice does nothing."""
+        if waiter in self._waiting:
+            self._forget(waiter)
+            return
+        began = self._working.pop(waiter, None)
+        if began is not None:
+            self._pace_s += PACE_WEIGHT * (self._loop.time() - began - self._pace_s)
+            self._admission.release()
+            self._pump()
+
+    def expire_all(self) -> None:
+        """Nobody is going to be served: let all who wait know."""
+        for waiter in list(self._waiting):
+            self._expire(waiter)
+
+    def _expire(self, waiter: Waiter) -> None:
+        self._forget(waiter)
+        waiter.on_expired()
+
+    def _forget(self, waiter: Waiter) -> None:
+        key, _, timer = self._waiting.pop(waiter)
+        timer.cancel()
+        self._admission.leave(waiter, key)
+
+    def _pump(self) -> None:
+        """Admit while there are slots. A request that ends at once comes back here: the loop takes it up."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while (waiter := self._admission.admit_next()) is not None:
+                _, since, timer = self._waiting.pop(waiter)
+                timer.cancel()
+                now = self._loop.time()
+                self._working[waiter] = now
+                self._metrics.queue_wait.observe(now - since)
+                waiter.on_admitted()
+        finally:
+            self._pumping = False

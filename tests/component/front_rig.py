@@ -1,0 +1,159 @@
+"""A front on real sockets, before an engine that answers with whatever bytes a test gives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from runner_supervisor.core.lifecycle import Machine
+from runner_supervisor.core.states import State
+from runner_supervisor.engine.supervisor import EngineSupervisor, Transition
+from runner_supervisor.front.gate import Gate
+from runner_supervisor.front.server import Front, listen_tcp, listen_unix
+from runner_supervisor.keys.store import KeyStore
+
+DEADLINE_S = 30
+OK = b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: 2\r\nKeep-Alive: timeout=5, max=100\r\n\r\nhi"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@dataclass
+class Asked:
+    """One request as the engine got it, and its connection."""
+
+    head: bytes
+    body: bytes
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def left(self) -> None:
+        """Wait until the front has closed this connection."""
+        with contextlib.suppress(ConnectionError):
+            while await self.reader.read(1 << 16):
+                pass
+
+
+Answer = Callable[[Asked], Awaitable[None]]
+
+
+@dataclass
+class Engine:
+    """A scripted engine: `answer` is called for every request. It stands in for an EngineSupervisor too."""
+
+    answer: Answer
+    asked: list[Asked] = field(default_factory=list)
+    connections: int = 0
+    state: State = State.READY
+    slots: int = 100
+    machine: Machine = field(default_factory=lambda: Machine(state=State.READY))
+    retry_in_s: float | None = None
+    observers: list[Callable[[Transition], None]] = field(default_factory=list)
+
+    async def metrics(self) -> None:
+        """It has none."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(
+                    (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length")),
+                    0,
+                )
+                asked = Asked(head, await reader.readexactly(length), reader, writer)
+                self.asked.append(asked)
+                await self.answer(asked)
+        writer.close()
+
+
+async def say_hi(asked: Asked) -> None:
+    asked.writer.write(OK)
+    await asked.writer.drain()
+
+
+@dataclass
+class Rig:
+    """A front, its engine, and the way in."""
+
+    front: Front
+    engine: Engine
+    port: int
+    control: Path
+    socket: Path
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    def change(self, state: State) -> None:
+        """Let the engine's state change, as the front sees it."""
+        before, self.engine.state = self.engine.state, state
+        transition = Transition(before=before, machine=Machine(state=state), socket=self.socket)
+        for observer in self.engine.observers:
+            observer(transition)
+
+    async def ask(self, request: bytes) -> bytes:
+        """Send bytes on a new connection and read until the front closes it."""
+        async with self.connect() as (reader, writer):
+            writer.write(request)
+            return await reader.read()
+
+
+@asynccontextmanager
+async def rig(
+    folder: Path,
+    answer: Answer = say_hi,
+    *,
+    max_body_bytes: int = 1000,
+    keys: Sequence[str] = (),
+    slots: int = 100,
+    queue_size: int = 100,
+    queue_timeout_s: float = DEADLINE_S,
+) -> AsyncIterator[Rig]:
+    engine = Engine(answer, slots=slots)
+    socket = folder / "engine.sock"
+    listener = await asyncio.start_unix_server(engine.serve, socket)
+    tcp, control = listen_tcp("127.0.0.1", 0), listen_unix(folder / "control.sock")
+    store = KeyStore(folder / "keys.sqlite", given=keys)
+    front = Front(
+        engine=cast("EngineSupervisor", engine),
+        gate=Gate(store, open_=True),
+        tcp=tcp,
+        control=control,
+        max_body_bytes=max_body_bytes,
+        queue_size=queue_size,
+        queue_timeout_s=queue_timeout_s,
+        stop=lambda: None,
+    )
+    for observer in engine.observers:
+        observer(Transition(before=State.STARTING, machine=engine.machine, socket=socket))
+    server = asyncio.create_task(front.serve())
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            yield Rig(front, engine, tcp.getsockname()[1], folder / "control.sock", socket)
+    finally:
+        front.close()
+        await server
+        listener.close()
+        for asked in engine.asked:
+            asked.writer.close()
+
+
+def request(
+    *, method: str = "POST", path: str = "/x", body: bytes = b"", headers: str = "", close: bool = True
+) -> bytes:
+    end = "connection: close\r\n" if close else ""
+    head = f"{method} {path} HTTP/1.1\r\nhost: h\r\ncontent-length: {len(body)}\r\n{end}{headers}\r\n"
+    return head.encode() + body
