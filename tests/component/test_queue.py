@@ -21,16 +21,16 @@ class Gate:
 
     def __init__(self) -> None:
         self.turns = asyncio.Semaphore(0)
-        self.served: list[bytes] = []
+        self.served: list[str] = []
 
     async def answer(self, asked: Asked) -> None:
         await self.turns.acquire()
-        self.served.append(asked.body)
+        self.served.append(json.loads(asked.body)["prompt"] if asked.body else "")
         await say_hi(asked)
 
 
 def post(key: str, body: str) -> bytes:
-    return request(path=PATH, body=body.encode(), headers=f"x-api-key: {key}\r\n")
+    return request(path=PATH, body=json.dumps({"prompt": body}).encode(), headers=f"x-api-key: {key}\r\n")
 
 
 async def queued(here: Rig, count: int) -> None:
@@ -42,7 +42,7 @@ async def queued(here: Rig, count: int) -> None:
 async def test_no_more_requests_reach_the_engine_than_it_has_slots(short_dir: Path) -> None:
     gate = Gate()
     async with rig(short_dir, gate.answer, slots=2) as here:
-        asking = [asyncio.create_task(here.ask(request(path=PATH))) for _ in range(5)]
+        asking = [asyncio.create_task(here.ask(post("any", ""))) for _ in range(5)]
         await queued(here, 3)
         assert len(here.engine.asked) <= 2
         for _ in asking:
@@ -56,7 +56,7 @@ async def test_no_more_requests_reach_the_engine_than_it_has_slots(short_dir: Pa
 async def test_what_takes_no_slot_does_not_queue(short_dir: Path) -> None:
     gate = Gate()
     async with rig(short_dir, gate.answer, slots=1) as here:
-        asking = [asyncio.create_task(here.ask(request(path=PATH))) for _ in range(2)]
+        asking = [asyncio.create_task(here.ask(post("any", ""))) for _ in range(2)]
         await queued(here, 1)
         models = asyncio.create_task(here.ask(request(method="GET", path="/v1/models")))
         while len(here.engine.asked) < 2:
@@ -79,7 +79,7 @@ async def test_one_key_with_many_waiting_does_not_hold_another_up(short_dir: Pat
         for _ in range(2):
             gate.turns.release()
         await single
-        assert gate.served == [b"a0", b"b"]
+        assert gate.served == ["a0", "b"]
         for _ in flood:
             gate.turns.release()
         await asyncio.gather(*flood)
@@ -88,9 +88,9 @@ async def test_one_key_with_many_waiting_does_not_hold_another_up(short_dir: Pat
 async def test_a_full_queue_gives_429_and_when_to_return(short_dir: Path) -> None:
     gate = Gate()
     async with rig(short_dir, gate.answer, slots=1, queue_size=1) as here:
-        asking = [asyncio.create_task(here.ask(request(path=PATH))) for _ in range(2)]
+        asking = [asyncio.create_task(here.ask(post("any", ""))) for _ in range(2)]
         await queued(here, 1)
-        refused = await here.ask(request(path=PATH))
+        refused = await here.ask(post("any", ""))
         for _ in asking:
             gate.turns.release()
         await asyncio.gather(*asking)
@@ -104,10 +104,10 @@ async def test_a_full_queue_gives_429_and_when_to_return(short_dir: Path) -> Non
 async def test_who_waits_too_long_gets_503(short_dir: Path) -> None:
     gate = Gate()
     async with rig(short_dir, gate.answer, slots=1, queue_timeout_s=0.05) as here:
-        first = asyncio.create_task(here.ask(request(path=PATH)))
+        first = asyncio.create_task(here.ask(post("any", "")))
         while not here.engine.asked:
             await asyncio.sleep(0)
-        late = await here.ask(request(path=PATH))
+        late = await here.ask(post("any", ""))
         gate.turns.release()
         assert (await first).endswith(b"hi")
     assert late.startswith(b"HTTP/1.1 503 ")
@@ -118,29 +118,29 @@ async def test_who_waits_too_long_gets_503(short_dir: Path) -> None:
 async def test_a_waiting_client_that_leaves_frees_its_place(short_dir: Path) -> None:
     gate = Gate()
     async with rig(short_dir, gate.answer, slots=1, queue_size=1) as here:
-        first = asyncio.create_task(here.ask(request(path=PATH)))
+        first = asyncio.create_task(here.ask(post("any", "")))
         while not here.engine.asked:
             await asyncio.sleep(0)
         async with here.connect() as (_, writer):
-            writer.write(request(path=PATH, body=b"left"))
+            writer.write(post("any", "left"))
             await queued(here, 1)
         await queued(here, 0)
-        second = asyncio.create_task(here.ask(request(path=PATH, body=b"stayed")))
+        second = asyncio.create_task(here.ask(post("any", "stayed")))
         await queued(here, 1)
         for _ in range(2):
             gate.turns.release()
         await asyncio.gather(first, second)
-    assert gate.served == [b"", b"stayed"]
+    assert gate.served == ["", "stayed"]
 
 
 async def test_a_client_that_leaves_while_it_is_served_frees_its_slot(short_dir: Path) -> None:
     gate = Gate()
     async with rig(short_dir, gate.answer, slots=1) as here:
         async with here.connect() as (_, writer):
-            writer.write(request(path=PATH))
+            writer.write(post("any", ""))
             while not here.engine.asked:
                 await asyncio.sleep(0)
-            second = asyncio.create_task(here.ask(request(path=PATH)))
+            second = asyncio.create_task(here.ask(post("any", "")))
             await queued(here, 1)
         for _ in range(2):
             gate.turns.release()
@@ -150,7 +150,7 @@ async def test_a_client_that_leaves_while_it_is_served_frees_its_slot(short_dir:
 async def test_requests_wait_while_the_engine_comes_up_and_are_then_served(short_dir: Path) -> None:
     async with rig(short_dir) as here:
         here.change(State.BACKOFF)
-        asking = asyncio.create_task(here.ask(request(path=PATH)))
+        asking = asyncio.create_task(here.ask(post("any", "")))
         await queued(here, 1)
         here.change(State.READY)
         assert (await asking).endswith(b"hi")
@@ -159,17 +159,17 @@ async def test_requests_wait_while_the_engine_comes_up_and_are_then_served(short
 async def test_nobody_waits_for_an_engine_that_will_not_come(short_dir: Path) -> None:
     async with rig(short_dir) as here:
         here.change(State.BACKOFF)
-        asking = asyncio.create_task(here.ask(request(path=PATH)))
+        asking = asyncio.create_task(here.ask(post("any", "")))
         await queued(here, 1)
         here.change(State.FAILED)
-        answers = [await asking, await here.ask(request(path=PATH))]
+        answers = [await asking, await here.ask(post("any", ""))]
     assert all(b'"code": "engine_failed"' in answer for answer in answers)
 
 
 async def test_hundreds_of_waiting_refusals_do_no_harm(short_dir: Path) -> None:
     async with rig(short_dir, queue_size=2000) as here:
         here.change(State.BACKOFF)
-        asking = [asyncio.create_task(here.ask(request(path=PATH))) for _ in range(500)]
+        asking = [asyncio.create_task(here.ask(post("any", ""))) for _ in range(500)]
         await queued(here, 500)
         here.change(State.FAILED)
         assert all(answer.startswith(b"HTTP/1.1 503 ") for answer in await asyncio.gather(*asking))

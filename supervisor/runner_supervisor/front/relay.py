@@ -17,6 +17,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from runner_supervisor.core.admission import Share
+from runner_supervisor.front.body import check_body
 from runner_supervisor.front.metrics import Metrics
 from runner_supervisor.front.queue import QUEUED_PATHS, SlotQueue
 from runner_supervisor.front.replies import (
@@ -300,6 +301,8 @@ class Relay:
         backend.begin(self)
         if backend.draining:
             self._reply(DRAINING)
+        elif refusal := check_body(self.request.method, self.request.path, self._whole_body()):
+            self._reply(refusal)
         elif self.request.path not in QUEUED_PATHS:
             self._forward()
         elif backend.hopeless():
@@ -354,9 +357,14 @@ class Relay:
         self._connection = connection
         self._sent_s = perf_counter()
         request = self.request
-        connection.send(request.encode(b"".join(self._body)), self, head_only=request.method == b"HEAD")
+        connection.send(request.encode(self._whole_body()), self, head_only=request.method == b"HEAD")
         if self._client.flow.write_paused:  # the answer before this one is not read yet
             connection.pause_reading()
+
+    def _whole_body(self) -> bytes:
+        if len(self._body) > 1:
+            self._body = [b"".join(self._body)]
+        return self._body[0] if self._body else b""
 
     def _reply(self, refusal: Refusal) -> None:
         if self.response_complete:

@@ -1,0 +1,40 @@
+"""What a request's body must be before it goes to the engine: JSON, and an object, where the engine parses it.
+
+llama-server answers malformed JSON with 500 (tools/server/server-http.cpp, its exception handler), which reads
+as a fault of the server's and invites clients to try again.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from runner_supervisor.front.queue import QUEUED_PATHS
+from runner_supervisor.front.replies import Refusal
+
+MULTIPART_PATHS = frozenset({"/audio/transcriptions", "/v1/audio/transcriptions"})
+JSON_PATHS = (QUEUED_PATHS - MULTIPART_PATHS) | {
+    "/apply-template",
+    "/chat/completions/input_tokens",
+    "/detokenize",
+    "/responses/input_tokens",
+    "/tokenize",
+    "/v1/chat/completions/input_tokens",
+    "/v1/messages/count_tokens",
+    "/v1/responses/input_tokens",
+}
+
+CHECKED_BYTES = 1 << 20
+"""Longer bodies are left to the engine: parsing one would hold everybody else up for milliseconds."""
+
+
+def check_body(method: bytes, path: str, body: bytes) -> Refusal | None:
+    """Why this body cannot be served, or None."""
+    if method != b"POST" or path not in JSON_PATHS or len(body) > CHECKED_BYTES:
+        return None
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return Refusal(400, "invalid_json", f"The request body is not valid JSON: {error}.")
+    if not isinstance(parsed, dict):
+        return Refusal(400, "invalid_json", "The request body must be a JSON object.")
+    return None

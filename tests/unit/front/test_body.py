@@ -1,0 +1,40 @@
+"""Bodies that cannot be served are told apart from those that can."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner_supervisor.front.body import CHECKED_BYTES, check_body
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "is not valid JSON"),
+        (b"{", "is not valid JSON"),
+        (b'{"a": "\xff"}', "is not valid JSON"),
+        (b"[" * 5000, "is not valid JSON"),
+        (b"[]", "must be a JSON object"),
+        (b'"text"', "must be a JSON object"),
+        (b"null", "must be a JSON object"),
+    ],
+)
+def test_what_is_no_object_is_refused(body: bytes, message: str) -> None:
+    refusal = check_body(b"POST", "/v1/chat/completions", body)
+    assert refusal is not None
+    assert (refusal.status, refusal.code) == (400, "invalid_json")
+    assert message in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        (b"POST", "/v1/completions", b' {"prompt": "\xc3\xa4", "n": 123456789012345678901234567890} '),
+        (b"POST", "/v1/audio/transcriptions", b"--multipart"),
+        (b"POST", "/some/new/path", b"anything"),
+        (b"GET", "/v1/completions", b""),
+        (b"POST", "/v1/completions", b"x" * (CHECKED_BYTES + 1)),
+    ],
+)
+def test_everything_else_is_the_engines(method: bytes, path: str, body: bytes) -> None:
+    assert check_body(method, path, body) is None
