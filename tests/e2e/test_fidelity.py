@@ -1,0 +1,105 @@
+"""Every route of llama-server answers the same through the front as directly: status, headers, bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+from tests.e2e.conftest import Supervisor
+
+CHAT = {"messages": [{"role": "user", "content": "The sea"}], "max_tokens": 4, "temperature": 0}
+TEXT = {"prompt": "The sea", "max_tokens": 4, "temperature": 0}
+MESSAGE = CHAT | {"model": "demo"}
+RESPONSE = {"input": "The sea", "max_output_tokens": 4, "temperature": 0, "model": "demo"}
+
+ROUTES: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("GET", "/v1/health", None),
+    ("GET", "/props", None),
+    ("POST", "/props", {}),
+    ("GET", "/models", None),
+    ("GET", "/v1/models", None),
+    ("POST", "/completion", TEXT),
+    ("POST", "/completion", TEXT | {"stream": True}),
+    ("POST", "/completions", TEXT),
+    ("POST", "/v1/completions", TEXT),
+    ("POST", "/v1/completions", TEXT | {"stream": True}),
+    ("POST", "/chat/completions", CHAT),
+    ("POST", "/v1/chat/completions", CHAT),
+    ("POST", "/v1/chat/completions", CHAT | {"stream": True, "stream_options": {"include_usage": True}}),
+    ("POST", "/v1/chat/completions/control", {}),
+    ("POST", "/v1/responses", RESPONSE),
+    ("POST", "/v1/responses", RESPONSE | {"stream": True}),
+    ("POST", "/responses", RESPONSE),
+    ("POST", "/v1/audio/transcriptions", {}),
+    ("POST", "/v1/messages", MESSAGE),
+    ("POST", "/v1/messages", MESSAGE | {"stream": True}),
+    ("POST", "/infill", {"input_prefix": "a", "input_suffix": "b", "n_predict": 4, "temperature": 0}),
+    ("POST", "/embedding", {"content": "the sea"}),
+    ("POST", "/embeddings", {"content": "the sea"}),
+    ("POST", "/v1/embeddings", {"input": "the sea"}),
+    ("POST", "/rerank", {"query": "a", "documents": ["b"]}),
+    ("POST", "/v1/rerank", {"query": "a", "documents": ["b"]}),
+    ("POST", "/tokenize", {"content": "the sea"}),
+    ("POST", "/detokenize", {"tokens": [400, 401]}),
+    ("POST", "/apply-template", {"messages": CHAT["messages"]}),
+    ("POST", "/v1/chat/completions/input_tokens", CHAT),
+    ("POST", "/v1/responses/input_tokens", RESPONSE),
+    ("POST", "/v1/messages/count_tokens", MESSAGE),
+    ("GET", "/lora-adapters", None),
+    ("POST", "/lora-adapters", {}),
+    ("GET", "/slots", None),
+    ("POST", "/slots/0?action=erase", {}),
+    ("GET", "/v1/stream", None),
+    ("DELETE", "/v1/stream", None),
+    ("POST", "/v1/streams/lookup", {"conversation_ids": ["x"]}),
+    ("GET", "/cors-proxy", None),
+    ("GET", "/tools", None),
+    ("GET", "/", None),
+    ("GET", "/no/such/path?with=query", None),
+    ("HEAD", "/v1/models", None),
+    ("OPTIONS", "/v1/chat/completions", None),
+    ("POST", "/v1/completions", {"prompt": 7, "max_tokens": -5, "temperature": "hot"}),
+]
+"""llama-server's route table (tools/server/server.cpp:240-330), streams and faults included."""
+
+VOLATILE = re.compile(
+    rb'"(?:id|created|created_at|completed_at|item_id|id_slot|id_task|encrypted_content|'
+    rb"[a-z_]*_ms|[a-z_]*per_second|n_decoded|t_[a-z_]*|cache_n|prompt_n|cached_tokens|tokens_cached|"
+    rb'tokens_evaluated|cache_read_input_tokens|input_tokens|n_past|n_prompt_tokens[a-z_]*|is_processing)":'
+    rb'\s*(?:"[^"]*"|[-0-9.eE+]+|true|false)'
+)
+"""Names, times and cache figures, which differ from one request to the next on one engine too."""
+
+OF_ONE_CONNECTION = {"keep-alive", "connection"}
+"""Each request has a connection of its own: llama-server now and then closes one after a stream."""
+
+
+def answer(client: httpx.Client, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, list[Any], bytes]:
+    content = None if body is None else json.dumps(body).encode()
+    headers = {
+        "connection": "close",
+        "accept-encoding": "identity",
+        "origin": "http://elsewhere.example",
+        "accept": "*/*",
+    }
+    with client.stream(method, path, content=content, headers=headers) as response:
+        raw = b"".join(response.iter_raw())
+    kept = [(name, value) for name, value in response.headers.raw if name.lower().decode() not in OF_ONE_CONNECTION]
+    masked = VOLATILE.sub(b"", raw)
+    if masked != raw:
+        kept = [(name, value) for name, value in kept if name.lower() != b"content-length"]
+    return response.status_code, kept, masked
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES)
+def test_a_route_answers_the_same_directly_and_through_the_front(
+    service: Supervisor, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    with service.engine() as engine, httpx.Client(base_url=service.url, timeout=30) as front:
+        answer(engine, method, path, body)  # so that both find the same prompt cache
+        direct = answer(engine, method, path, body)
+        fronted = answer(front, method, path, body)
+    assert fronted == direct
