@@ -12,17 +12,18 @@ help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "runner-supervisor needs Python 3.11 or newer; name one with make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable .
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "runner-supervisor needs Python 3.11 or newer; name one with make PYTHON=python3.11")'
+	@echo 'making $(VENV) and installing the package into it'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	@$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-start: $(VENV)/.installed ## build llama-server if need be and serve; MODEL=path.gguf serves that file
-	@$(BIN)/runner-supervisor start $(if $(MODEL),--model "$(MODEL)")
+start: $(VENV)/.installed ## build llama-server if need be and serve; MODEL=path.gguf serves that file; ARGS are start's
+	@$(BIN)/runner-supervisor start $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
 test: $(VENV)/.installed-dev ## the whole suite, on a real llama-server; ARGS="-k name" picks tests
 	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
@@ -44,4 +45,4 @@ bench: $(VENV)/.installed-dev ## measure the front beside nginx and a naive prox
 	@$(BIN)/python -m bench $(ARGS)
 
 clean: ## remove what make made here; the build cache stays
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*

@@ -29,6 +29,6 @@ def short_dir() -> Iterator[Path]:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    """Asynchronous tests run on asyncio alone."""
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Asynchronous tests run on what the product runs on."""
+    return "asyncio", {"use_uvloop": True}

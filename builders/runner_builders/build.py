@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from runner_builders.backends import BACKENDS
 from runner_builders.cache import Cache
@@ -59,8 +61,9 @@ def build(request: Request, *, pin: Pin, cache: Cache, reporter: Reporter) -> Pa
         BuilderError: the source, the toolchain or the compile failed; the build in use stays what it was.
     """
     plan, toolchain = plan_for(request, pin)
-    cache.lock_path(plan.key).parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache.lock_path(plan.key), timeout=LOCK_TIMEOUT_S):
+    if request.source:  # said to be used, so it must be right even if there is nothing left to build
+        find_source(pin, explicit=request.source, cache=cache.root, say=reporter.say)
+    with _locked(cache.lock_path(plan.key), reporter):
         finished = cache.finished(plan.key)
         if finished:
             path = finished[0]
@@ -72,19 +75,42 @@ def build(request: Request, *, pin: Pin, cache: Cache, reporter: Reporter) -> Pa
     return path
 
 
+@contextlib.contextmanager
+def _locked(path: Path, reporter: Reporter) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+    except Timeout:
+        reporter.say("another build of the same is running: waiting for it")
+        lock.acquire(timeout=LOCK_TIMEOUT_S)
+    except OSError as error:
+        raise BuilderError(
+            f"cannot use the cache folder {path.parents[1]}: {error.strerror}; name another with RUNNER_CACHE_DIR"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _make(
     plan: BuildPlan, *, source: Source, toolchain: Toolchain, jobs: int, cache: Cache, reporter: Reporter
 ) -> Path:
     reporter.say(f"compiling llama-server ({plan.backend}, {plan.compiler}) from {source.origin}")
     began = time.monotonic()
+    work = cache.work_dir(plan.key, source.path)
     binary = compile_server(
         plan,
         source=source.path,
-        work=cache.work_dir(plan.key),
+        work=work,
         toolchain=toolchain,
         jobs=jobs,
         reporter=reporter,
     )
+    version = _version(binary)
+    if version is None:
+        raise BuilderError("the new llama-server does not start; build it again, or with another compiler (CXX)")
     manifest = Manifest(
         binary=TARGET,
         sha256=sha256_of(binary),
@@ -94,20 +120,20 @@ def _make(
         options={option.name: option.value for option in plan.options},
         compiler=plan.compiler,
         cpu=plan.cpu,
-        version=_version(binary),
+        version=version,
         duration_s=round(time.monotonic() - began, 1),
     )
     path = _install(binary, manifest, cache.build_dir(plan.key))
-    shutil.rmtree(cache.work_dir(plan.key), ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
     reporter.say(f"built in {manifest.duration_s:.0f} s: {path.parent / TARGET}")
     return path
 
 
-def _version(binary: Path) -> str:
-    """What the binary says of itself; a binary that cannot say is not installed."""
+def _version(binary: Path) -> str | None:
+    """What the binary says of itself, or None: it does not start."""
     outcome = run([str(binary), "--version"], timeout_s=START_TIMEOUT_S)
     if not outcome.ok:
-        raise BuilderError(f"the new llama-server does not start ({outcome.last}); build it again")
+        return None
     return next((line for line in outcome.tail if line.startswith("version:")), outcome.last)
 
 
@@ -141,10 +167,9 @@ def prebuilt(directory: Path, *, cache: Cache) -> Path:
             f"LLAMA_CPP_DIR is set, but {directory} holds no executable llama-server (looked for {looked}); "
             "name the folder of a llama.cpp build, or unset LLAMA_CPP_DIR to have one built"
         )
-    outcome = run([str(binary), "--version"], timeout_s=START_TIMEOUT_S)
-    if not outcome.ok:
-        raise PrebuiltError(f"{binary} does not start ({outcome.last}); build it again for this machine")
-    version = next((line for line in outcome.tail if line.startswith("version:")), outcome.last)
+    version = _version(binary)
+    if version is None:
+        raise PrebuiltError(f"{binary} --version fails; build it again for this machine")
     manifest = Manifest(
         binary=str(binary.absolute()),
         sha256=sha256_of(binary),

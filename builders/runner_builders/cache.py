@@ -1,13 +1,14 @@
 """Where sources and builds are kept, and which build is in use.
 
 CACHE/sources/<commit>/      fetched source trees
-CACHE/work/<key>/            compile folders, kept so that a build that was cut short can go on
+CACHE/work/<key>-<source>/   compile folders, kept so that a build that was cut short can go on
 CACHE/builds/<key>/          finished builds: binary and manifest
 CACHE/current.json           which build `start` uses
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import platformdirs
 
-from runner_builders.manifest import FILE_NAME, Manifest, read_manifest
+from runner_builders.manifest import FILE_NAME, Manifest, read_manifest, sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +29,24 @@ class Cache:
         """A finished build's folder."""
         return self.root / "builds" / key
 
-    def work_dir(self, key: str) -> Path:
-        """A compile folder."""
-        return self.root / "work" / key
+    def work_dir(self, key: str, source: Path) -> Path:
+        """The folder in which this source is compiled; cmake ties one to the source it was made for."""
+        return self.root / "work" / f"{key}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
 
     def lock_path(self, key: str) -> Path:
         """Held while a key is built."""
         return self.root / "work" / f"{key}.lock"
 
     def finished(self, key: str) -> tuple[Path, Manifest] | None:
-        """A finished build and its manifest's path, or None."""
+        """A finished build and its manifest's path, or None: there is none, or its binary is not what was built."""
         path = self.build_dir(key) / FILE_NAME
         manifest = read_manifest(path)
-        if manifest and os.access(path.parent / manifest.binary, os.X_OK):
-            return path, manifest
-        return None
+        if manifest is None:
+            return None
+        binary = path.parent / manifest.binary
+        if not os.access(binary, os.X_OK) or sha256_of(binary) != manifest.sha256:
+            return None
+        return path, manifest
 
     def current(self) -> tuple[Path, Manifest] | None:
         """The build in use, or None."""

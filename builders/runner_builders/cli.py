@@ -28,7 +28,8 @@ err = Console(stderr=True, soft_wrap=True)
 
 def main() -> NoReturn:
     """Run the command line; errors end in one line on stderr and their exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
     try:
         commands(prog_name="runner-supervisor")
     except BuilderError as error:

@@ -1,4 +1,4 @@
-"""What was built: the JSON beside a binary, the one contract with the supervisor (docs/manifest.md)."""
+"""What was built: the JSON beside a binary, the one contract with the supervisor (docs/architecture.md)."""
 
 from __future__ import annotations
 

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 PLAIN_EVERY_S = 10.0
+KNOWN_SHARE = 0.05
+"""Before this share is done the time left is a guess."""
 
 
 class Reporter(Protocol):
@@ -34,7 +36,6 @@ class BarReporter:
     """A bar with step, percent and time left."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -86,7 +87,8 @@ class PlainReporter:
             return
         self._last = now
         left_s = (now - self._began) * (total - done) / max(done, 1)
-        self.say(f"compiling llama-server: {done} of {total} ({100 * done // total} %), {left_s:.0f} s left")
+        left = f", {left_s:.0f} s left" if done > total * KNOWN_SHARE else ""
+        self.say(f"compiling llama-server: {done} of {total} ({100 * done // total} %){left}")
 
 
 class JsonReporter:

@@ -17,6 +17,15 @@ import psutil
 
 TAIL_LINES = 30
 
+OF_ANOTHER_REPOSITORY = frozenset(
+    {
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_CONFIG", "GIT_DIR", "GIT_GRAFT_FILE",
+        "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX",
+        "GIT_SHALLOW_FILE", "GIT_WORK_TREE",
+    }
+)  # fmt: skip
+"""What git sets for its hooks (`git rev-parse --local-env-vars`): with it, git works on that repository."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -57,11 +66,12 @@ def run(
     Returns:
         Its outcome. A command that does not exist ends with code 127, as in a shell.
     """
+    variables = os.environ if environment is None else environment
     try:
         process = subprocess.Popen(
             argv,
             cwd=cwd,
-            env=environment,
+            env={name: value for name, value in variables.items() if name not in OF_ANOTHER_REPOSITORY},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -5,7 +5,6 @@ An explicit folder; `third_party/llama.cpp`; the cache; git (one commit, shallow
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tenacity
+from filelock import FileLock
 
 from runner_builders.errors import SourceError
+from runner_builders.manifest import sha256_of
 from runner_builders.pin import REPOSITORY, Pin
 from runner_builders.run import Outcome, run
 
@@ -29,7 +30,7 @@ QUICK_TIMEOUT_S = 30.0
 STAMP = ".runner-source.json"
 """Written into a source tree that was verified when it was fetched."""
 
-PASSING_FAULT = re.compile(r"early EOF|RPC failed|timed? ?out|reset by peer|hung up|HTTP 5\d\d|error: 5\d\d")
+PASSING_FAULT = re.compile(r"early EOF|RPC failed|reset by peer|hung up|HTTP 5\d\d|error: 5\d\d")
 
 Say = Callable[[str], None]
 
@@ -64,13 +65,25 @@ def find_source(pin: Pin, *, explicit: Path | None, cache: Path, say: Say) -> So
     if (cached / STAMP).exists():
         return _verify(cached, pin, origin="cache")
     cached.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"source-{pin.commit}.lock", timeout=PIP_TIMEOUT_S):
+        if not (cached / STAMP).exists():
+            _fill(cached, pin, say)
+            return Source(path=cached, commit=pin.commit, origin=_origin_of(cached))
+    return _verify(cached, pin, origin="cache")
+
+
+def _fill(cached: Path, pin: Pin, say: Say) -> None:
+    """Fetch into the cache; the tree appears there whole or not at all."""
     with tempfile.TemporaryDirectory(dir=cached.parent, prefix="fetch-") as folder:
         origin = _fetch(pin, Path(folder) / "tree", say)
         tree = Path(folder) / "tree"
         (tree / STAMP).write_text(json.dumps({"commit": pin.commit, "origin": origin}))
         shutil.rmtree(cached, ignore_errors=True)
         tree.rename(cached)
-    return Source(path=cached, commit=pin.commit, origin=origin)
+
+
+def _origin_of(tree: Path) -> str:
+    return str(json.loads((tree / STAMP).read_text())["origin"])
 
 
 def _verify(path: Path, pin: Pin, *, origin: str) -> Source:
@@ -104,7 +117,7 @@ def _fetch(pin: Pin, tree: Path, say: Say) -> str:
     if git_says is None:
         return "git"
     shutil.rmtree(tree, ignore_errors=True)
-    say(f"git cannot ({git_says}); fetching {pin.sdist_requirement} from the package index")
+    say(f"no luck with git ({git_says}); fetching the same source in {pin.sdist_requirement} from the package index")
     pip_says = _fetch_sdist(pin, tree)
     if pip_says is None:
         return "sdist"
@@ -164,7 +177,7 @@ def _fetch_sdist(pin: Pin, tree: Path) -> str | None:
     archives = list(downloads.glob("*.tar.gz"))
     if not outcome.ok or len(archives) != 1:
         return outcome.last or f"exit code {outcome.code}"
-    digest = _sha256(archives[0])
+    digest = sha256_of(archives[0])
     if digest != pin.sdist_sha256:
         raise _mismatch(pin, digest)
     _unpack(archives[0], pin.sdist_subdirectory, tree)
@@ -194,8 +207,3 @@ def _unpack(archive: Path, subdirectory: str, tree: Path) -> None:
                 member.name = str(inside.relative_to(subdirectory))
                 members.append(member)
         tar.extractall(tree, members=members, filter="data")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

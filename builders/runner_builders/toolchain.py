@@ -23,7 +23,6 @@ QUICK_TIMEOUT_S = 30.0
 class Toolchain:
     """A C and C++ compiler, cmake, ninja, and the processor that `-march=native` would build for."""
 
-    system: str
     machine: str
     cpu: str
     cc: Path
@@ -42,7 +41,6 @@ def detect() -> Toolchain:
     cc = _find("CC", ("cc", "gcc", "clang"))
     cxx = _find("CXX", ("c++", "g++", "clang++"))
     return Toolchain(
-        system=platform.system(),
         machine=platform.machine(),
         cpu=cpu_identity(),
         cc=cc,

@@ -28,7 +28,7 @@ from runner_supervisor.engine.process import sweep_orphan
 from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor, Transition
 from runner_supervisor.errors import AlreadyRunningError, ConfigError, EngineError
 from runner_supervisor.front.gate import Gate
-from runner_supervisor.front.server import Front, listen_tcp, listen_unix
+from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.layout import Layout
 from runner_supervisor.settings import Settings
@@ -43,14 +43,19 @@ END_SLACK_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What a newcomer wants to know once requests are served. `new_key` is seen this once only."""
+    """What a newcomer wants to know once requests are served.
+
+    `new_key` is seen this once only. `key_store`: where keys are kept, if any are needed. `host` is what was
+    asked for, where `address` is one that this machine can use.
+    """
 
     address: str
     model: Path
     backend: str
     log: Path
     new_key: str | None
-    open_to_all: bool
+    key_store: Path | None
+    host: str
 
 
 def demo_model() -> Path:
@@ -76,8 +81,8 @@ def run(settings: Settings, *, find_binary: Callable[[], EngineBinary], on_ready
     layout = Layout(settings.state_dir)
     layout.create()
     with _only_one(layout), contextlib.ExitStack() as stack:
-        tcp = stack.enter_context(listen_tcp(settings.host, settings.port))
-        control = stack.enter_context(listen_unix(layout.control_socket))
+        tcp = stack.enter_context(bind_tcp(settings.host, settings.port))
+        control = stack.enter_context(bind_unix(layout.control_socket))
         stack.callback(layout.control_socket.unlink, missing_ok=True)
         args = (*(() if settings.model else DEMO_ARGS), *settings.engine_args)
         spec = EngineSpec(binary=find_binary(), model=model, args=args)
@@ -88,6 +93,8 @@ def run(settings: Settings, *, find_binary: Callable[[], EngineBinary], on_ready
         orphan = sweep_orphan(layout.engine_record)
         if orphan:
             logger.warning("ended llama-server %d, left behind by a supervisor that died", orphan)
+        for stale in layout.run_dir.glob("engine-*.sock"):
+            stale.unlink()
         log = EngineLog(layout.engine_log)
         stack.callback(log.close)
 
@@ -130,6 +137,7 @@ class Service:
         self._settings = settings
         self._keys = keys
         self._new_key = new_key
+        self._key_store = layout.keys
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._gave_up = asyncio.Event()
@@ -161,13 +169,14 @@ class Service:
             await _first(owner, server, self._stop, self._gave_up)
             if self._gave_up.is_set():
                 raise self._why()
-            await self._end(front)
+            if not owner.done() and not server.done():
+                await self._end(front)
         finally:
             greeter.cancel()
             front.close()
             owner.cancel()
             await asyncio.wait({greeter, server, owner}, timeout=END_SLACK_S)
-        for task in (owner, server):
+        for task in (owner, server, greeter):
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error
 
@@ -200,7 +209,8 @@ class Service:
                 backend=spec.binary.backend,
                 log=self._engine.log.path,
                 new_key=self._new_key,
-                open_to_all=gate.open,
+                key_store=None if gate.open else self._key_store,
+                host=self._settings.host,
             )
         )
 

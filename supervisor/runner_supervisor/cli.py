@@ -138,11 +138,18 @@ def stop(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> No
     limit_s = settings.drain_timeout_s + settings.stop_grace_s + STOP_SLACK_S
     deadline = time.monotonic() + limit_s
     with err.status(f"stopping {answer['address']}: {answer['in_flight']} requests in flight"):
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        while _lives(process):
             if time.monotonic() > deadline:
                 raise RunnerError(f"process {process.pid} has not stopped after {limit_s:g} s; see its log")
             time.sleep(POLL_S)
     out.print("stopped")
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _find_binary() -> EngineBinary:
@@ -154,16 +161,21 @@ def _find_binary() -> EngineBinary:
 
 def _builder(arguments: list[str], *, stdout: int | None) -> tuple[int, str]:
     """Run the builder as a command, so that its manifest stays the only thing both sides share."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
     command = [sys.executable, "-m", "runner_builders", *arguments]
-    with subprocess.Popen(command, stdout=stdout, text=True) as builder:
+    # In a session of its own: a Ctrl-C comes here alone, and the builder gets one TERM to clean up after.
+    with subprocess.Popen(command, stdout=stdout, text=True, start_new_session=True) as builder:
         try:
             printed, _ = builder.communicate()
         except BaseException:
             builder.terminate()
+            builder.wait(STOP_SLACK_S)
+            err.print("interrupted; the next build goes on where this one stopped")
             raise
         finally:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
     return builder.returncode, printed or ""
 
 
@@ -179,16 +191,22 @@ def _ask(layout: Layout, method: str, path: str) -> Any:
             response = client.request(method, f"http://control{path}")
             response.raise_for_status()
             return response.json()
+    except httpx.HTTPStatusError as error:
+        raise RunnerError(f"the supervisor on {layout.state_dir} answers {error.response.status_code}") from None
     except httpx.TimeoutException:
         raise RunnerError(f"the supervisor on {layout.state_dir} does not answer; see its log") from None
     except httpx.TransportError:
+        if layout.locked:
+            raise RunnerError(
+                f"the supervisor on {layout.state_dir} is starting (it may be building llama-server) or ending"
+            ) from None
         raise NotRunningError(
             f"no supervisor runs on {layout.state_dir}; start one with `runner-supervisor start`"
         ) from None
 
 
 def _curl(ready: app.Ready) -> str:
-    key = "" if ready.open_to_all else f' -H "Authorization: Bearer {ready.new_key or "$RUNNER_API_KEY"}"'
+    key = f' -H "Authorization: Bearer {ready.new_key or "$API_KEY"}"' if ready.key_store else ""
     body = '{"messages":[{"role":"user","content":"Hello!"}],"max_tokens":48}'
     return f"curl {ready.address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
 
@@ -196,19 +214,23 @@ def _curl(ready: app.Ready) -> str:
 def _greet(ready: app.Ready) -> None:
     """The banner: what is served where, and a line to try it with."""
     rows = [
-        ("address", ready.address),
+        ("address", ready.address if ready.host in ready.address else f"{ready.address} (listening on {ready.host})"),
         ("model", str(ready.model)),
         ("backend", ready.backend),
         ("engine log", str(ready.log)),
     ]
     if ready.new_key:
         rows.append(("API key", f"{ready.new_key}  (shown this once: only its hash is kept)"))
+    elif ready.key_store:
+        rows.append(("API key", f"needed. Lost? Stop, delete {ready.key_store}, and start again for a new one"))
     if out.is_terminal:
         out.print(Panel(_grid(rows), title="runner-supervisor is ready", expand=False, border_style="green"))
     else:
         out.print("runner-supervisor is ready")
         _print_plain(rows)
-    out.print("Try it:", style="bold")
+    out.print(
+        "Try it:" if ready.new_key or not ready.key_store else "Try it, with your key in API_KEY:", style="bold"
+    )
     out.print(_curl(ready), highlight=False, markup=False)
 
 

@@ -8,6 +8,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
+
 from runner_supervisor.errors import ConfigError
 
 SOCKET_PATH_BYTES = 100
@@ -56,6 +58,18 @@ class Layout:
         """Which child is running, for the orphan sweep."""
         return self.run_dir / "engine.json"
 
+    @property
+    def locked(self) -> bool:
+        """Whether a supervisor runs on this state folder, even one that does not answer yet."""
+        lock = filelock.FileLock(self.lock, mode=0o600)
+        try:
+            with lock.acquire(blocking=False):
+                return False
+        except filelock.Timeout:
+            return True
+        except OSError:
+            return False
+
     def create(self) -> None:
         """Make the folders, for their owner only.
 
@@ -65,6 +79,8 @@ class Layout:
         try:
             for folder in (self.state_dir, self.engine_log.parent, self.run_dir):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.run_dir.is_symlink() or self.run_dir.stat().st_uid != os.getuid():
+                raise ConfigError(f"{self.run_dir} belongs to somebody else; remove it or name another --state-dir")
             self.run_dir.chmod(0o700)
         except OSError as error:
             raise ConfigError(

@@ -46,6 +46,15 @@ TAKEN_FLAGS: dict[str, str] = {
     "--port": "set the port with runner-supervisor's own --port (before the --)",
     "-m": "name the model with runner-supervisor's own --model (before the --)",
     "--model": "name the model with runner-supervisor's own --model (before the --)",
+    "-hf": "download the model first, and name its file with --model",
+    "--hf-repo": "download the model first, and name its file with --model",
+    "-mu": "download the model first, and name its file with --model",
+    "--model-url": "download the model first, and name its file with --model",
+    "--models-dir": "the router is not supported: name one model with --model",
+    "--models-preset": "the router is not supported: name one model with --model",
+    "--api-prefix": "put a prefix in the proxy before the supervisor",
+    "--ssl-key-file": "TLS belongs in front of the supervisor, not behind it",
+    "--ssl-cert-file": "TLS belongs in front of the supervisor, not behind it",
     "--api-key": "give keys to the front with RUNNER_API_KEYS",
     "--api-key-file": "give keys to the front with RUNNER_API_KEYS",
     "--metrics": "leave it out: the supervisor always turns metrics on",
@@ -96,7 +105,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
+            return tuple(part.strip() for part in value.removesuffix(",").split(",")) if value.strip() else ()
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _refuse_empty_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(key.get_secret_value().strip() for key in value):
+            raise ValueError("a key is empty; leave the setting out to have none")
         return value
 
     @field_validator("engine_args")

@@ -14,7 +14,7 @@ from runner_supervisor.core.lifecycle import Machine
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.supervisor import EngineSupervisor, Transition
 from runner_supervisor.front.gate import Gate
-from runner_supervisor.front.server import Front, listen_tcp, listen_unix
+from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.keys.store import KeyStore
 
 DEADLINE_S = 30
@@ -73,8 +73,9 @@ class Engine:
 
 
 async def say_hi(asked: Asked) -> None:
-    asked.writer.write(OK)
-    await asked.writer.drain()
+    if not asked.writer.is_closing():
+        asked.writer.write(OK)
+        await asked.writer.drain()
 
 
 @dataclass
@@ -86,6 +87,11 @@ class Rig:
     port: int
     control: Path
     socket: Path
+    listener: asyncio.Server
+
+    async def listen(self) -> None:
+        """Let the engine listen again, after its socket was closed."""
+        self.listener = await asyncio.start_unix_server(self.engine.serve, self.socket)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
@@ -125,7 +131,7 @@ async def rig(
     engine = Engine(answer, slots=slots)
     socket = folder / "engine.sock"
     listener = await asyncio.start_unix_server(engine.serve, socket)
-    tcp, control = listen_tcp("127.0.0.1", 0), listen_unix(folder / "control.sock")
+    tcp, control = bind_tcp("127.0.0.1", 0), bind_unix(folder / "control.sock")
     store = KeyStore(folder / "keys.sqlite", given=keys)
     front = Front(
         engine=cast("EngineSupervisor", engine),
@@ -140,13 +146,16 @@ async def rig(
     for observer in engine.observers:
         observer(Transition(before=State.STARTING, machine=engine.machine, socket=socket))
     server = asyncio.create_task(front.serve())
+    here = Rig(front, engine, tcp.getsockname()[1], folder / "control.sock", socket, listener)
     try:
         async with asyncio.timeout(DEADLINE_S):
-            yield Rig(front, engine, tcp.getsockname()[1], folder / "control.sock", socket)
+            while not front.serving:
+                await asyncio.sleep(0)
+            yield here
     finally:
         front.close()
         await server
-        listener.close()
+        here.listener.close()
         for asked in engine.asked:
             asked.writer.close()
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import psutil
 import pytest
 from tests.unit.builders.test_source import git
@@ -82,7 +83,7 @@ def test_a_build_is_installed_with_its_manifest_and_kept(tree: Tree) -> None:
     assert (manifest["commit"], manifest["version"]) == (tree.commit, "version: 1 (tiny)")
     assert manifest["options"]["GGML_NATIVE"] == "ON"
     assert os.access(path.parent / manifest["binary"], os.X_OK)
-    assert not (tree.cache / "work" / path.parent.name).exists()
+    assert not list((tree.cache / "work").glob("*-*"))
 
     second = tree.build("--print-manifest")
     assert (second.stdout, second.stderr) == (first.stdout, "")
@@ -129,6 +130,58 @@ def test_an_interrupted_build_leaves_no_compiler_behind_and_can_go_on(tree: Tree
     assert psutil.wait_procs(children, 10)[1] == []
     hang.unlink()
     assert tree.build(CC=str(compiler)).returncode == 0
+
+
+def test_a_damaged_binary_is_built_again(tree: Tree) -> None:
+    built = Path(tree.build("--print-manifest").stdout.strip()).parent / "llama-server"
+    whole = built.read_bytes()
+    built.write_bytes(whole[:-1])
+    assert tree.build("--reuse").returncode == 0
+    assert len(built.read_bytes()) == len(whole)
+
+
+def test_another_source_folder_is_no_obstacle_to_a_build_that_was_cut_short(tree: Tree, tmp_path: Path) -> None:
+    whole, broken = SERVER, "no program"
+    commit = tree.write(broken)
+    assert tree.build().returncode == 1
+    elsewhere = tmp_path / "elsewhere"
+    git(tmp_path, "clone", "--quiet", str(tree.source), str(elsewhere))
+    (elsewhere / "main.c").write_text(whole)
+    tree.source = elsewhere
+    assert tree.commit == commit
+    done = tree.build()
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_cache_that_cannot_be_used_is_named(tree: Tree) -> None:
+    tree.cache.touch()
+    failed = tree.build()
+    assert failed.returncode == 1
+    last = failed.stderr.splitlines()[-1]
+    assert (
+        last
+        == f"error: cannot use the cache folder {tree.cache}: Not a directory; name another with RUNNER_CACHE_DIR"
+    )
+
+
+def test_a_wrong_source_folder_is_refused_even_when_nothing_is_left_to_build(tree: Tree, tmp_path: Path) -> None:
+    assert tree.build().returncode == 0
+    tree.source = tmp_path / "nowhere"
+    failed = tree.build()
+    assert failed.returncode == 1
+    assert "no llama.cpp source in" in failed.stderr
+
+
+def test_a_build_that_another_one_holds_up_says_so_and_then_takes_its_result(tree: Tree) -> None:
+    key = json.loads(tree.build("--dry-run", "--json").stdout)["key"]
+    lock = tree.cache / "work" / f"{key}.lock"
+    lock.parent.mkdir(parents=True)
+    with filelock.FileLock(lock):
+        process = subprocess.Popen(tree.command(), env=tree.environment, stderr=subprocess.PIPE, text=True)
+        assert process.stderr
+        assert process.stderr.readline() == "another build of the same is running: waiting for it\n"
+    process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0
 
 
 def test_the_plan_alone(tree: Tree) -> None:

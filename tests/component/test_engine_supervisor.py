@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -31,7 +32,11 @@ SOON = RestartPolicy(backoff_base_s=0.01, backoff_cap_s=0.05, breaker_deaths=4, 
 
 @asynccontextmanager
 async def supervised(
-    folder: Path, *flags: str, policy: Policy | None = None, binary: Path | None = None
+    folder: Path,
+    *flags: str,
+    policy: Policy | None = None,
+    binary: Path | None = None,
+    run_dir: Path | None = None,
 ) -> AsyncIterator[EngineSupervisor]:
     """An EngineSupervisor on the fake, asked to start; ended by force afterwards."""
     launcher = folder / "llama-server"
@@ -45,7 +50,7 @@ async def supervised(
             args=flags,
         ),
         policy=policy or Policy(restart=SOON),
-        run_dir=folder,
+        run_dir=run_dir or folder,
         log=log,
     )
     owner = asyncio.create_task(engine.run())
@@ -180,6 +185,42 @@ async def test_the_sweep_ends_a_recorded_child_and_only_that(short_dir: Path) ->
         await engine.wait_for(State.BACKOFF, State.STARTING)
         assert engine.machine.last_death is not None
         assert engine.machine.last_death.detail == f"signal {signal.SIGKILL}"
+
+
+async def test_a_start_after_a_stop_leaves_no_old_socket(short_dir: Path) -> None:
+    async with supervised(short_dir) as engine:
+        await engine.wait_for(State.READY)
+        first = engine.socket
+        engine.stop()
+        engine.start()
+        await engine.wait_for(State.STARTING)
+        await engine.wait_for(State.READY)
+        assert engine.socket != first
+        assert engine.socket.exists()
+        assert not first.exists()
+
+
+async def test_a_run_folder_that_was_cleaned_away_is_made_again(short_dir: Path) -> None:
+    run_dir = short_dir / "run"
+    run_dir.mkdir()
+    async with supervised(short_dir, run_dir=run_dir) as engine:
+        await engine.wait_for(State.READY)
+        shutil.rmtree(run_dir)
+        process_of(engine).kill()
+        await engine.wait_for(State.BACKOFF)
+        await engine.wait_for(State.READY)
+
+
+async def test_the_last_words_are_those_of_the_run_that_died(short_dir: Path) -> None:
+    async with supervised(short_dir) as engine:
+        await engine.wait_for(State.READY)
+        process_of(engine).kill()
+        await engine.wait_for(State.BACKOFF)
+        await engine.wait_for(State.READY)
+        engine.log.add("0.00.001.000 E srv  send_error: of the second run")
+        death = engine.machine.last_death
+        assert death is not None
+        assert engine.describe(death) == "llama-server ended with signal 9 (signal)"
 
 
 async def test_cancelling_the_owner_kills_the_child(short_dir: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +227,24 @@ async def test_an_engine_that_dies_mid_stream_leaves_the_stream_without_its_end(
     assert answer.endswith(b"\r\n\r\n3\r\none\r\n")
 
 
+async def test_a_stream_that_breaks_on_a_kept_connection_is_not_begun_again(short_dir: Path) -> None:
+    async def break_the_second(asked: Asked) -> None:
+        if asked.body == b"whole":
+            await say_hi(asked)
+            return
+        asked.writer.write(CHUNKED + b"3\r\none\r\n")
+        await asked.writer.drain()
+        asked.writer.close()
+
+    async with rig(short_dir, break_the_second) as here, here.connect() as (reader, writer):
+        writer.write(request(body=b"whole", close=False))
+        await reader.readuntil(b"\r\n\r\nhi")
+        writer.write(request(body=b"broken", close=False))
+        assert await reader.read() == CHUNKED + b"3\r\none\r\n"
+        assert here.engine.connections == 1
+        assert b'runner_requests_broken_total{path="other"} 1.0' in here.front.metrics.render()
+
+
 async def test_a_kept_connection_that_the_engine_gave_up_is_replaced(short_dir: Path) -> None:
     async def once_a_connection(asked: Asked) -> None:
         if any(asked.writer is before.writer for before in here.engine.asked[:-1]):
@@ -254,6 +274,96 @@ async def test_what_is_not_http_gets_400_and_never_reaches_the_engine(short_dir:
         assert not here.engine.asked
 
 
+@pytest.mark.parametrize("target", [b"http://", b"http://host:99999999/", b"*"])
+async def test_a_target_that_is_none_gets_400_or_the_engines_answer_and_no_traceback(
+    short_dir: Path, caplog: pytest.LogCaptureFixture, target: bytes
+) -> None:
+    async with rig(short_dir) as here:
+        answer = await here.ask(b"GET %b HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n" % target)
+    assert answer[:13] in {b"HTTP/1.1 400 ", b"HTTP/1.1 200 "}
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_connect_is_refused(short_dir: Path) -> None:
+    async with rig(short_dir) as here:
+        answer = await here.ask(b"CONNECT host:443 HTTP/1.1\r\nhost: h\r\n\r\n")
+        assert not here.engine.asked
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_head_without_end_is_refused(short_dir: Path) -> None:
+    async with rig(short_dir) as here, here.connect() as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                writer.write(b"x-header: " + b"y" * 1000 + b"\r\n")
+                await writer.drain()
+        answer = await reader.readuntil(b"\r\n")
+        assert not here.engine.asked
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize(
+    ("begun", "status"),
+    [
+        (b"POST /x HTTP/1.1\r\nhost", b"HTTP/1.1 408 "),
+        (b"POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nabc", b"HTTP/1.1 408 "),
+        (b"", b""),
+    ],
+)
+async def test_a_client_that_stops_in_the_middle_of_a_request_is_dropped(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch, begun: bytes, status: bytes
+) -> None:
+    monkeypatch.setattr("runner_supervisor.front.protocol.PATIENCE_S", 0.05)
+    async with rig(short_dir) as here:
+        assert (await here.ask(begun)).startswith(status)
+        assert not here.engine.asked
+
+
+async def test_trailers_do_not_become_headers(short_dir: Path) -> None:
+    async with rig(short_dir) as here:
+        await here.ask(
+            b"POST /x HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"1\r\na\r\n0\r\nx-evil: 1\r\n\r\n"
+        )
+        assert b"x-evil" not in here.engine.asked[0].head
+
+
+async def test_a_page_from_elsewhere_may_not_use_an_open_address(short_dir: Path) -> None:
+    async with rig(short_dir) as here:
+        foreign = await here.ask(request(headers="Origin: https://evil.example\r\n"))
+        assert not here.engine.asked
+        own = await here.ask(request(headers="Origin: http://localhost:3000\r\n"))
+    assert foreign.startswith(b"HTTP/1.1 403 ")
+    assert own.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_an_upgrade_is_not_taken_up_and_not_complained_of(
+    short_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    async with rig(short_dir) as here, here.connect() as (reader, writer):
+        writer.write(b"GET /x HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: h2c\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\nhi")
+        assert b"upgrade" not in here.engine.asked[0].head
+    assert caplog.text == ""
+
+
+async def test_a_client_that_leaves_with_more_requests_pending_is_noticed(short_dir: Path) -> None:
+    left = asyncio.Event()
+
+    async def wait(asked: Asked) -> None:
+        await asked.left()
+        left.set()
+
+    async with rig(short_dir, wait) as here:
+        async with here.connect() as (_, writer):
+            writer.write(request(close=False) * 3)
+            while not here.engine.asked:
+                await asyncio.sleep(0)
+        await left.wait()
+
+
 async def test_a_fault_of_our_own_is_500_and_logged(
     short_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -261,7 +371,7 @@ async def test_a_fault_of_our_own_is_500_and_logged(
         raise RuntimeError("planted")
 
     async with rig(short_dir) as here:
-        monkeypatch.setattr("runner_supervisor.front.protocol.FrontProtocol._caller", fail)
+        monkeypatch.setattr("runner_supervisor.front.protocol.FrontProtocol._admit", fail)
         answer = await here.ask(request())
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert "planted" in caplog.text

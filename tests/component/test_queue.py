@@ -166,6 +166,36 @@ async def test_nobody_waits_for_an_engine_that_will_not_come(short_dir: Path) ->
     assert all(b'"code": "engine_failed"' in answer for answer in answers)
 
 
+async def test_an_engine_that_dies_loses_nobody_who_got_no_byte(short_dir: Path) -> None:
+    gate = Gate()
+    async with rig(short_dir, gate.answer, slots=4) as here:
+        asking = [asyncio.create_task(here.ask(post("any", str(number)))) for number in range(20)]
+        await queued(here, 16)
+        while len(here.engine.asked) < 4:
+            await asyncio.sleep(0)
+        here.listener.close()
+        here.socket.unlink()
+        for asked in here.engine.asked:
+            asked.writer.transport.abort()
+        await queued(here, 20)
+        here.change(State.BACKOFF)
+        await here.listen()
+        for _ in range(24):
+            gate.turns.release()
+        here.change(State.READY)
+        assert all(answer.endswith(b"hi") for answer in await asyncio.gather(*asking))
+
+
+async def test_an_encoded_path_queues_like_a_plain_one(short_dir: Path) -> None:
+    async with rig(short_dir) as here:
+        here.change(State.BACKOFF)
+        asking = asyncio.create_task(here.ask(request(path="/v1/complet%69ons", body=b"{}")))
+        await queued(here, 1)
+        here.change(State.READY)
+        assert (await asking).endswith(b"hi")
+        assert here.engine.asked[0].head.startswith(b"POST /v1/complet%69ons ")
+
+
 async def test_hundreds_of_waiting_refusals_do_no_harm(short_dir: Path) -> None:
     async with rig(short_dir, queue_size=2000) as here:
         here.change(State.BACKOFF)

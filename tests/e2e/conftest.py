@@ -118,7 +118,7 @@ class Supervisor:
     @property
     def url(self) -> str:
         """Its address."""
-        return self.banner("address")
+        return self.banner("address").split()[0]
 
     def status(self) -> dict[str, Any]:
         """What `runner-supervisor status --json` prints."""

@@ -68,12 +68,17 @@ def test_the_banners_curl_line_works(public: Supervisor, service: Supervisor) ->
         assert '"finish_reason"' in done.stdout
 
 
-def test_a_loopback_address_is_open_for_inference_but_not_for_admin(service: Supervisor) -> None:
+def test_a_loopback_address_is_open_but_not_to_pages_from_elsewhere(service: Supervisor) -> None:
     assert httpx.post(f"{service.url}{COMPLETIONS}", json=PROMPT).status_code == 200
-    response = httpx.post(f"{service.url}/admin/stop")
-    assert response.status_code == 403
-    assert response.json()["error"]["code"] == "admin_only"
-    assert httpx.get(f"{service.url}/admin/status").status_code == 403
+    foreign = httpx.post(f"{service.url}{COMPLETIONS}", json=PROMPT, headers={"origin": "https://evil.example"})
+    assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "foreign_origin")
+
+
+def test_admin_is_served_on_the_control_socket_alone(public: Supervisor, service: Supervisor) -> None:
+    for url, headers in ((service.url, {}), (public.url, {"x-api-key": key_of(public)})):
+        response = httpx.post(f"{url}/admin/stop", headers=headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "admin_only")
+        assert httpx.get(f"{url}/admin/status", headers=headers).status_code == 403
 
 
 def test_given_keys_close_a_loopback_address_and_stay_out_of_the_engine(engine_build: Path, short_dir: Path) -> None:

@@ -82,7 +82,7 @@ def answer(client: httpx.Client, method: str, path: str, body: dict[str, Any] | 
     headers = {
         "connection": "close",
         "accept-encoding": "identity",
-        "origin": "http://elsewhere.example",
+        "origin": "http://localhost:3000",
         "accept": "*/*",
     }
     with client.stream(method, path, content=content, headers=headers) as response:

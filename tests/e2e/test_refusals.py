@@ -68,7 +68,7 @@ def test_a_busy_port(short_dir: Path) -> None:
         port = taken.getsockname()[1]
         line = refusal(start(short_dir, "--port", str(port)))
     assert line == (
-        f"error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --host and --port"
+        f"error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port or RUNNER_PORT"
     )
 
 

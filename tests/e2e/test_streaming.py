@@ -31,21 +31,6 @@ def test_a_stream_of_200_chunks_arrives_chunk_by_chunk(service: Supervisor) -> N
     assert span_ms >= last["timings"]["predicted_ms"] / 2
 
 
-def test_what_the_engine_has_sent_reaches_the_client_while_the_engine_is_frozen(
-    own_service: Supervisor,
-) -> None:
-    engine = psutil.Process(own_service.engine_pid)
-    body = {"prompt": LONG_PROMPT, "max_tokens": 2000, "stream": True}
-    with httpx.stream("POST", f"{own_service.url}/v1/completions", json=body, timeout=60) as response:
-        data = response.iter_raw()
-        assert next(data).startswith(b"data: ")
-        engine.suspend()
-        eventually(engine.status, lambda status: status == psutil.STATUS_STOPPED, timeout_s=5)
-        engine.resume()
-        rest = b"".join(data)
-    assert rest.endswith(b"data: [DONE]\n\n")
-
-
 def test_a_client_that_hangs_up_mid_stream_frees_its_slot_within_a_second(service: Supervisor) -> None:
     body = {"prompt": "The sea", "max_tokens": 20_000, "stream": True}
     with service.engine() as engine:

@@ -23,15 +23,15 @@ from pathlib import Path
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers /health; everything else is 404."""
+    """Answers /health and /props; everything else is 404."""
 
     never_ready = False
 
     def do_GET(self) -> None:
         """One GET."""
         status = 503 if self.never_ready else 200
-        body = b'{"status":"fake"}'
-        self.send_response(status if self.path == "/health" else 404)
+        body = b'{"total_slots":4}'
+        self.send_response(status if self.path in {"/health", "/props"} else 404)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         with contextlib.suppress(BrokenPipeError):

@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import filelock
 import pytest
 
 from runner_supervisor.errors import ConfigError
@@ -29,6 +30,21 @@ def test_folders_are_for_their_owner_alone(short_dir: Path) -> None:
     layout.create()
     for folder in (layout.state_dir, layout.run_dir, layout.engine_log.parent):
         assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_lock_that_is_held_shows(short_dir: Path) -> None:
+    layout = Layout(short_dir)
+    assert not layout.locked
+    with filelock.FileLock(layout.lock):
+        assert layout.locked
+    assert not layout.locked
+    assert not Layout(short_dir / "missing").locked
+
+
+def test_a_run_folder_that_leads_elsewhere_is_refused(short_dir: Path) -> None:
+    (short_dir / "run").symlink_to(short_dir)
+    with pytest.raises(ConfigError, match="belongs to somebody else"):
+        Layout(short_dir).create()
 
 
 def test_a_state_folder_that_cannot_be_made_is_named(short_dir: Path) -> None:

@@ -57,6 +57,9 @@ def test_what_other_programs_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
         ({}, {}, "modle = 'x'", "unknown setting modle in {config}; did you mean model?"),
         ({}, {}, "drain_timeout_s = -1", "bad setting drain_timeout_s in {config}: "),
         ({}, {}, "[", "the settings file {config} is not valid TOML: "),
+        ({}, {}, "api_keys = ['one', '']", "bad setting api_keys in {config}: a key is empty"),
+        ({}, {"RUNNER_API_KEYS": "one,,two"}, "", "bad setting RUNNER_API_KEYS in the environment: a key is empty"),
+        ({}, {"RUNNER_API_KEYS": ","}, "", "bad setting RUNNER_API_KEYS in the environment: a key is empty"),
         ({}, {}, "engine_args = ['--port=1']", "--port is the supervisor's: set the port with"),
     ],
 )

@@ -67,6 +67,16 @@ class Admission(Generic[Item]):
         self.queued += 1
         return self.queued
 
+    def put_back(self, item: Item, share: Share) -> None:
+        """An admitted item could not be served: it waits again, before all others of its key, full queue or not."""
+        self.busy -= 1
+        lane = self._lanes.get(share.key)
+        if lane is None:
+            lane = self._lanes[share.key] = _Lane(share, self._virtual)
+        lane.waiting[item] = None
+        lane.waiting.move_to_end(item, last=False)
+        self.queued += 1
+
     def leave(self, item: Item, key: str) -> bool:
         """Give up waiting. False: the item was not waiting (any more)."""
         lane = self._lanes.get(key)
@@ -89,19 +99,19 @@ class Admission(Generic[Item]):
         lane = min(self._lanes.values(), key=lambda lane: (-lane.share.priority, lane.start))
         item, _ = lane.waiting.popitem(last=False)
         self.queued -= 1
-        self._charge(lane.share, lane.start)
-        if lane.waiting:
-            lane.start = self._finished[lane.share.key]
-        else:
+        lane.start = self._charge(lane.share, lane.start)
+        if not lane.waiting:
             del self._lanes[lane.share.key]
         return item
 
     def _start_of(self, key: str) -> float:
         return max(self._virtual, self._finished.get(key, 0.0))
 
-    def _charge(self, share: Share, start: float) -> None:
+    def _charge(self, share: Share, start: float) -> float:
+        """Count an admission, and give the start tag of the key's next one."""
         self.busy += 1
         self._virtual = max(self._virtual, start)
-        self._finished[share.key] = start + 1.0 / share.weight
+        finished = self._finished[share.key] = start + 1.0 / share.weight
         if len(self._finished) > 2 * len(self._lanes) + 64:  # what virtual time has passed says nothing any more
             self._finished = {key: tag for key, tag in self._finished.items() if tag > self._virtual}
+        return finished

@@ -46,10 +46,11 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The child's /health answered: `ready` for 200, else it is loading."""
+    """The child's /health answered: `ready` for 200, else it is loading. `slots`: how many requests it takes."""
 
     generation: int
     ready: bool
+    slots: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,11 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
-    """The child's process could not be made at all (no such file, no permission)."""
+    """The child's process could not be made at all. `jitter` was drawn from [0, 1) by the observer."""
 
     generation: int
     detail: str
+    jitter: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ class Machine:
     state: State = State.STOPPED
     since: float = 0.0
     generation: int = 0
+    slots: int = 1
     wanted: bool = False
     ever_ready: bool = False
     attempt: int = 0
@@ -206,7 +209,8 @@ def _answered(machine: Machine, event: Answered, *, now: float) -> Step:
     if machine.killed_for is not None:
         return machine, ()
     if event.ready and machine.state in COMING_UP:
-        return replace(_move(machine, State.READY, now=now), ever_ready=True, half_open=False), ()
+        ready = _move(machine, State.READY, now=now)
+        return replace(ready, ever_ready=True, half_open=False, slots=event.slots), ()
     if not event.ready and machine.state is State.STARTING:
         return _move(machine, State.LOADING, now=now), ()
     return machine, ()
@@ -259,7 +263,9 @@ def _spawn_failed(machine: Machine, event: SpawnFailed, *, now: float, policy: P
     if machine.state is not State.STARTING:
         return machine, ()
     death = Death(cause=Cause.SPAWN, detail=event.detail, at=now, was_ready=False)
-    return replace(_move(machine, State.FAILED, now=now), last_death=death), ()
+    if not machine.ever_ready:
+        return replace(_move(machine, State.FAILED, now=now), last_death=death), ()
+    return _died(machine, death, jitter=event.jitter, now=now, policy=policy)
 
 
 def _timer_fired(machine: Machine, event: TimerFired, *, now: float, policy: Policy) -> Step:

@@ -71,11 +71,12 @@ def cause_of(exit_: Exit, *, was_ready: bool, ever_ready: bool) -> Cause:
     """Name why a process ended.
 
     llama-server exits with 1 for a missing or corrupt model, a bad argument and a busy address alike
-    (tools/server/server.cpp, `return 1` before its loop). Before the first READY that is a fault no restart
-    mends; later the same settings have already worked once, so it is treated as a passing one.
+    (tools/server/server.cpp, `return 1` before its loop), and with 0 when a flag only made it print something.
+    Before the first READY that is a fault no restart mends; later the same settings have already worked once,
+    so it is treated as a passing one.
     """
     if exit_.signal is not None:
         return Cause.SIGNAL
-    if exit_.code == 1 and not was_ready and not ever_ready:
+    if exit_.code in {0, 1} and not was_ready and not ever_ready:
         return Cause.CONFIG
     return Cause.EXIT

@@ -1,4 +1,4 @@
-"""The llama-server to run, as the builder's manifest describes it (docs/manifest.md is the contract)."""
+"""The llama-server to run, as the builder's manifest describes it (docs/architecture.md, The manifest)."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ def engine_argv(*, binary: Path, model: Path, socket: Path, extra: tuple[str, ..
 
     A model and an address are always named: without a model llama-server becomes a router
     (tools/server/server.cpp:139-141), and its default port is announced to change. A `--host` that ends in
-    `.sock` is a Unix socket (common/arg.cpp, `--host`). The alias keeps the file's path out of answers.
+    `.sock` is a Unix socket (common/arg.cpp, `--host`). The alias keeps the
+    file's path out of the names of models in answers.
     """
     return [
         str(binary),

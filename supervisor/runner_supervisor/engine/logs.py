@@ -9,6 +9,7 @@ from collections import deque
 from pathlib import Path
 
 RING_LINES = 2_000
+LAST_LINES = 20
 LINE_BYTES = 16 * 1024
 FILE_BYTES = 10 * 1024 * 1024
 FILE_COUNT = 5
@@ -20,6 +21,7 @@ class EngineLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ring: deque[str] = deque(maxlen=RING_LINES)
+        self._run_lines = 0
         self._file = logging.handlers.RotatingFileHandler(
             path, maxBytes=FILE_BYTES, backupCount=FILE_COUNT - 1, encoding="utf-8"
         )
@@ -27,19 +29,25 @@ class EngineLog:
     def add(self, line: str) -> None:
         """Keep one line (without its end)."""
         self._ring.append(line)
+        self._run_lines += 1
         self._file.emit(logging.makeLogRecord({"msg": "%s", "args": (line,)}))
+
+    def begin_run(self) -> None:
+        """A new process begins: what came before is not its own."""
+        self._run_lines = 0
 
     def tail(self, count: int) -> list[str]:
         """The last `count` lines, oldest first."""
         return list(self._ring)[-count:]
 
     def last_error(self) -> str | None:
-        """The newest line that llama-server marked as an error, without its time stamp.
+        """The first error line among the last lines of this run, without its time stamp: the cause, and not what
+        followed from it ("exiting due to model loading error").
 
         Its lines read `0.00.001.717 E srv  load_model: ...`: time, level, source (common/log.cpp). Older
         parts of it print plain `error: ...` lines.
         """
-        for line in reversed(self._ring):
+        for line in self.tail(min(self._run_lines, LAST_LINES)) if self._run_lines else ():
             fields = line.split(maxsplit=2)
             if len(fields) == 3 and fields[1] == "E":
                 return fields[2]

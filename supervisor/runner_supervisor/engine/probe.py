@@ -25,7 +25,7 @@ class Probe:
 
     def __init__(self, socket: Path) -> None:
         self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket)),
+            transport=httpx.AsyncHTTPTransport(uds=str(socket), verify=False),  # no TLS there
             base_url="http://engine",
             timeout=TIMEOUT_S,
             trust_env=False,
@@ -45,14 +45,19 @@ class Probe:
             response = await self._client.get("/health")
         except httpx.TransportError:
             return Health.SILENT
-        return Health.READY if response.status_code == httpx.codes.OK else Health.LOADING
+        match response.status_code:
+            case 200:
+                return Health.READY
+            case 503:
+                return Health.LOADING
+        return Health.SILENT
 
-    async def slots(self) -> int:
-        """How many requests the engine works on at once (/props, `total_slots`); 1 when it does not say."""
+    async def slots(self) -> int | None:
+        """How many requests the engine works on at once (/props, `total_slots`), or None: it did not say."""
         try:
             return max(1, int((await self._client.get("/props")).json()["total_slots"]))
         except (httpx.TransportError, ValueError, KeyError, TypeError):
-            return 1
+            return None
 
     async def metrics(self) -> str | None:
         """The engine's metrics as Prometheus text, or None when it does not answer in time.

@@ -77,12 +77,13 @@ class Child:
         )
         return cls(process, log=log, on_exit=on_exit)
 
-    def identity(self, socket: Path) -> Identity | None:
-        """Who this is, for the orphan sweep of a later start; None when it has already gone."""
+    def identity(self, socket: Path) -> Identity:
+        """Who this is, for the orphan sweep of a later start."""
         try:
-            return Identity(self.pid, create_time=psutil.Process(self.pid).create_time(), socket=str(socket))
+            create_time = psutil.Process(self.pid).create_time()
         except psutil.Error:
-            return None
+            create_time = 0.0  # it has gone already: nothing to sweep, and this matches nothing
+        return Identity(self.pid, create_time=create_time, socket=str(socket))
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole group. A child that was already reaped is left alone."""

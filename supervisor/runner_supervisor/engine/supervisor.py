@@ -39,8 +39,7 @@ from runner_supervisor.engine.process import Child, record_identity
 
 logger = logging.getLogger(__name__)
 
-PROBE_COMING_UP_S = 0.05
-PROBE_READY_S = 2.0
+PROBE_S = 0.05
 METRICS_AGE_S = 2.0
 
 
@@ -82,7 +81,6 @@ class EngineSupervisor:
         self.spec = spec
         self.log = log
         self.machine = Machine(since=clock())
-        self.slots = 1
         self.observers: list[Callable[[Transition], None]] = []
         self._policy = policy
         self._run_dir = run_dir
@@ -90,6 +88,7 @@ class EngineSupervisor:
         self._jitter = jitter
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._child: Child | None = None
+        self._last_words: str | None = None
         self._probe_task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[tuple[frozenset[State], asyncio.Future[State]]] = []
@@ -106,9 +105,17 @@ class EngineSupervisor:
         return self._child.pid if self._child else None
 
     @property
+    def slots(self) -> int:
+        """How many requests the engine takes at once, as it said when it became READY."""
+        return self.machine.slots
+
+    @property
     def socket(self) -> Path:
         """Where the present generation listens. Each has its own, so a stale file never bars a start."""
-        return self._run_dir / f"engine-{self.machine.generation}.sock"
+        return self._socket_of(self.machine.generation)
+
+    def _socket_of(self, generation: int) -> Path:
+        return self._run_dir / f"engine-{generation}.sock"
 
     @property
     def state_age_s(self) -> float:
@@ -172,7 +179,7 @@ class EngineSupervisor:
         before = self.machine
         self.machine, effects = step(before, event, now=self._clock(), policy=self._policy)
         if isinstance(event, Exited) and event.generation == before.generation:
-            self._forget_child()
+            self._forget_child(event)
         for effect in effects:
             self._execute(effect)
         if self.machine.state is not before.state:
@@ -198,7 +205,7 @@ class EngineSupervisor:
 
     def _spawn(self, generation: int) -> None:
         self._metrics = None
-        self.socket.unlink(missing_ok=True)
+        self.log.begin_run()
         argv = engine_argv(
             binary=self.spec.binary.path, model=self.spec.model, socket=self.socket, extra=self.spec.args
         )
@@ -208,37 +215,42 @@ class EngineSupervisor:
             self._events.put_nowait(Exited(generation, exit_, self._jitter()))
 
         try:
+            self._run_dir.mkdir(mode=0o700, exist_ok=True)  # a temporary folder may have been cleaned
+            self.socket.unlink(missing_ok=True)
             self._child = Child.spawn(argv, environment=engine_environment(os.environ), log=self.log, on_exit=exited)
         except OSError as error:
-            self._events.put_nowait(SpawnFailed(generation, f"cannot run {argv[0]}: {error.strerror}"))
+            detail = f"cannot run {argv[0]}: {error.strerror}"
+            self._events.put_nowait(SpawnFailed(generation, detail, self._jitter()))
             return
-        identity = self._child.identity(self.socket)
-        if identity:
-            record_identity(self._run_dir / "engine.json", identity)
-        self._probe_task = asyncio.create_task(self._watch_health(generation))
+        try:
+            record_identity(self._run_dir / "engine.json", self._child.identity(self.socket))
+        except OSError as error:
+            logger.warning("cannot record the engine's pid for the orphan sweep: %s", error)
+        self._probe_task = asyncio.create_task(self._watch_until_ready(generation))
 
     def _signal(self, number: signal.Signals) -> None:
         if self._child:
             self._child.signal(number)
 
-    def _forget_child(self) -> None:
+    def _forget_child(self, event: Exited) -> None:
         self._child = None
+        self._last_words = None if event.exit.signal else self.log.last_error()
         if self._probe_task:
             self._probe_task.cancel()
             self._probe_task = None
-        self.socket.unlink(missing_ok=True)
+        self._socket_of(event.generation).unlink(missing_ok=True)
         (self._run_dir / "engine.json").unlink(missing_ok=True)
 
-    async def _watch_health(self, generation: int) -> None:
+    async def _watch_until_ready(self, generation: int) -> None:
         async with Probe(self.socket) as probe:
             while True:
                 health = await probe.health()
-                if health is Health.READY and self.state is not State.READY:
-                    self.slots = await probe.slots()
-                if health is not Health.SILENT:
-                    self._events.put_nowait(Answered(generation, ready=health is Health.READY))
-                ready = self.state is State.READY
-                await asyncio.sleep(PROBE_READY_S if ready else PROBE_COMING_UP_S)
+                if health is Health.READY and (slots := await probe.slots()):
+                    self._events.put_nowait(Answered(generation, ready=True, slots=slots))
+                    return
+                if health is Health.LOADING:
+                    self._events.put_nowait(Answered(generation, ready=False))
+                await asyncio.sleep(PROBE_S)
 
     def _announce(self, before: State) -> None:
         machine = self.machine
@@ -265,5 +277,5 @@ class EngineSupervisor:
         """Why the engine ended, in one line: the cause, how it ended, and its own last error line."""
         if death.cause is Cause.SPAWN:
             return death.detail
-        said = self.log.last_error()
-        return f"llama-server ended with {death.detail} ({death.cause}){f'; it said: {said}' if said else ''}"
+        said = f"; it said: {self._last_words}" if self._last_words else ""
+        return f"llama-server ended with {death.detail} ({death.cause}){said}"

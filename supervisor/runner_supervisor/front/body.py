@@ -6,6 +6,8 @@ as a fault of the server's and invites clients to try again.
 
 from __future__ import annotations
 
+import re
+
 import orjson
 
 from runner_supervisor.front.queue import QUEUED_PATHS
@@ -23,6 +25,9 @@ JSON_PATHS = (QUEUED_PATHS - MULTIPART_PATHS) | {
     "/v1/responses/input_tokens",
 }
 
+UTF8_BOM = b"\xef\xbb\xbf"
+"""The engine's parser takes it, and trailing NULs, as some clients send them."""
+
 CHECKED_BYTES = 1 << 20
 """Longer bodies are left to the engine: parsing one would hold everybody else up for milliseconds."""
 
@@ -32,8 +37,10 @@ def check_body(method: bytes, path: str, body: bytes) -> Refusal | None:
     if method != b"POST" or path not in JSON_PATHS or len(body) > CHECKED_BYTES:
         return None
     try:
-        parsed = orjson.loads(body)
+        parsed = orjson.loads(body.removeprefix(UTF8_BOM).rstrip(b"\0"))
     except orjson.JSONDecodeError as error:
+        if re.search("depth|recursion", str(error)):  # this parser's limit, not the engine's
+            return None
         return Refusal(400, "invalid_json", f"The request body is not valid JSON: {error}.")
     if not isinstance(parsed, dict):
         return Refusal(400, "invalid_json", "The request body must be a JSON object.")

@@ -96,13 +96,12 @@ def create_control_app(
     app = FastAPI(title="runner-supervisor", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     began = time.monotonic()
 
-    def may_read(request: Request) -> None:
+    async def may_read(request: Request) -> None:
         if not request.state.trusted and gate.admit(*_credentials(request)) is None:
             raise RefusedError(INVALID_KEY)
 
-    def may_manage(request: Request) -> None:
-        # Open doors are for inference: else any web page could post a stop to the loopback address.
-        if not request.state.trusted and not gate.is_key(*_credentials(request)):
+    async def may_manage(request: Request) -> None:
+        if not request.state.trusted:
             raise RefusedError(ADMIN_ONLY)
 
     @app.exception_handler(RefusedError)

@@ -28,7 +28,3 @@ class Gate:
             return None
         scheme, _, rest = secret.partition(b" ")
         return self._keys.find(rest.strip() if scheme.lower() == b"bearer" else secret)
-
-    def is_key(self, authorization: bytes | None, api_key: bytes | None) -> bool:
-        """Whether a valid key was given; being let in without one is not enough."""
-        return self.admit(authorization, api_key) not in {None, ANYONE}

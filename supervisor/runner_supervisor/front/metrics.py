@@ -42,6 +42,12 @@ class Metrics:
             ["path"],
             registry=self.registry,
         )
+        self._broken = Counter(
+            "runner_requests_broken",
+            "Answers that the engine began and did not end.",
+            ["path"],
+            registry=self.registry,
+        )
         self._first_byte = Histogram(
             "runner_time_to_first_byte_seconds",
             "Time from the end of a request's head to the first byte of its answer.",
@@ -84,6 +90,10 @@ class Metrics:
     def abandoned(self, path: str) -> None:
         """Count one request whose client left."""
         self._abandoned.labels(path=path if path in ROUTES else "other").inc()
+
+    def broken(self, path: str) -> None:
+        """Count one answer that the engine began and did not end."""
+        self._broken.labels(path=path if path in ROUTES else "other").inc()
 
     def first_byte(self, path: str, elapsed_s: float) -> None:
         """Count how long a request's first byte took, in seconds."""

@@ -12,7 +12,9 @@ import logging
 import socket
 import sys
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import httptools
 from uvicorn.config import Config
@@ -21,11 +23,24 @@ from uvicorn.server import ServerState
 
 from runner_supervisor.front.gate import ANYONE, Gate
 from runner_supervisor.front.relay import Backend, Relay, Request
-from runner_supervisor.front.replies import INTERNAL_ERROR, INVALID_KEY, NOT_HTTP
+from runner_supervisor.front.replies import (
+    FOREIGN_ORIGIN,
+    HEAD_TOO_LARGE,
+    INTERNAL_ERROR,
+    INVALID_KEY,
+    NOT_HTTP,
+    TOO_SLOW,
+    Refusal,
+)
 
 logger = logging.getLogger(__name__)
 
 LINGER_S = 1.0
+PATIENCE_S = 30.0
+"""How long a client may be silent in the middle of a request, or before its first, in seconds."""
+
+HEAD_BYTES = 64 * 1024
+PIPELINED = 16
 CONTROL_PREFIXES = (b"/health", b"/metrics", b"/admin")
 
 
@@ -35,6 +50,17 @@ def is_control(target: bytes) -> bool:
         return False
     path = target.partition(b"?")[0]
     return path[: path.find(b"/", 1)] in CONTROL_PREFIXES if b"/" in path[1:] else path in CONTROL_PREFIXES
+
+
+def is_local(origin: bytes) -> bool:
+    """Whether an Origin header names this machine itself, and so a page that runs here."""
+    host = urlsplit(origin.decode("latin-1")).hostname
+    if host == "localhost":
+        return True
+    try:
+        return host is not None and ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def origin_form(target: bytes) -> bytes:
@@ -65,6 +91,9 @@ class FrontProtocol(HttpToolsProtocol):
         self._trusted = False
         self._at_work: Relay | None = None
         self._closing = False
+        self._head_bytes = 0
+        self._in_head = False
+        self._patience: asyncio.TimerHandle | None = None
 
     # The connection.
 
@@ -74,9 +103,42 @@ class FrontProtocol(HttpToolsProtocol):
         listener = transport.get_extra_info("socket")
         self._trusted = listener is not None and listener.family == getattr(socket, "AF_UNIX", None)
         self.app_state = {**self.app_state, "trusted": self._trusted}
+        self._patience = self.loop.call_later(PATIENCE_S, self._lose_patience)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client. One that sends neither its head nor its body in time, or too much head, goes."""
+        if self._patience:
+            self._patience.cancel()
+            self._patience = None
+        self._head_bytes += len(data)  # until a head begins: what came with its beginning is not counted
+        super().data_received(data)
+        if self._in_head and self._head_bytes > HEAD_BYTES:
+            self._refuse_head(HEAD_TOO_LARGE)
+            return
+        if self._in_head or (isinstance(self.cycle, Relay) and self.cycle.waits_for_body):
+            self._patience = self.loop.call_later(PATIENCE_S, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        if isinstance(self.cycle, Relay) and self.cycle.waits_for_body:
+            self.cycle.on_too_slow()
+        elif self._in_head:
+            self._refuse_head(TOO_SLOW)
+        else:
+            self.transport.close()
+
+    def _refuse_head(self, refusal: Refusal) -> None:
+        """Answer a request whose head never came whole; if others are at work, closing has to do."""
+        self._in_head = False
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(refusal.response(keep_alive=False))
+            self.close_after_answer(linger=True)
+        else:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone; so do its requests, the one at work and those that wait."""
+        if self._patience:
+            self._patience.cancel()
         pending = {self._at_work, self.cycle, *(cycle for cycle, _ in self.pipeline)}
         super().connection_lost(exc)
         for cycle in pending:
@@ -108,8 +170,15 @@ class FrontProtocol(HttpToolsProtocol):
 
     # What the parser found.
 
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+
     def on_headers_complete(self) -> None:
         """A request's head is in: ours to relay, or FastAPI's."""
+        self._in_head = False
         if self._closing:
             return
         target = origin_form(self.url)
@@ -117,22 +186,24 @@ class FrontProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             return
         http_1_0 = self.parser.get_http_version() == "1.0"
-        caller = self._caller()
+        caller, refusal = self._admit()
         relay = Relay(
             Request(self.parser.get_method(), target, self.headers, http_1_0=http_1_0),
             backend=self._backend,
             client=self,
             loop=self.loop,
             keep_alive=not http_1_0 and self.parser.should_keep_alive(),
-            caller=caller or "",
-            refusal=INVALID_KEY if caller is None else None,
+            caller=caller,
+            refusal=refusal,
         )
         before, self.cycle = self.cycle, cast("Any", relay)
         if before is None or before.response_complete:
             self._start_asgi_task(relay, self.app)
         else:
-            self.flow.pause_reading()
+            # Reading goes on, so that a client that leaves is noticed, up to a bound.
             self.pipeline.appendleft((cast("Any", relay), self.app))
+            if len(self.pipeline) >= PIPELINED:
+                self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:
         """A piece of a request's body."""
@@ -153,8 +224,9 @@ class FrontProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What arrived is not HTTP, unless the fault is ours: httptools wraps what a callback raised."""
         error = sys.exc_info()[1]
-        if isinstance(error, httptools.HttpParserCallbackError):
-            logger.error("a request handler failed", exc_info=error.__context__)
+        fault = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
+        if fault and not isinstance(fault, httptools.HttpParserInvalidURLError):
+            logger.error("a request handler failed", exc_info=fault)
             self.transport.write(INTERNAL_ERROR.response(keep_alive=False))
         else:
             self.transport.write(replace(NOT_HTTP, message=msg).response(keep_alive=False))
@@ -174,13 +246,24 @@ class FrontProtocol(HttpToolsProtocol):
         else:
             cycle.start()
 
-    def _caller(self) -> str | None:
+    def _admit(self) -> tuple[str, Refusal | None]:
+        """Who is asking, and why not, if so."""
         if self._trusted:
-            return ANYONE
-        authorization = api_key = None
+            return ANYONE, None
+        authorization = api_key = origin = None
         for name, value in self.headers:
             if name == b"authorization":
                 authorization = value
             elif name == b"x-api-key":
                 api_key = value
-        return self._gate.admit(authorization, api_key)
+            elif name == b"origin":
+                origin = value
+        caller = self._gate.admit(authorization, api_key)
+        if caller is None:
+            return "", INVALID_KEY
+        if caller == ANYONE and origin is not None and not is_local(origin):
+            return "", FOREIGN_ORIGIN
+        return caller, None
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade that is not taken up is no fault: the request is answered as HTTP/1.1 (RFC 9110, 7.8)."""

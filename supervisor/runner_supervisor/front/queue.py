@@ -65,13 +65,18 @@ class SlotQueue:
     def enter(self, waiter: Waiter, share: Share) -> int | None:
         """Ask for a slot: 0 is a slot at once, n > 0 the n-th place in the queue, None a full queue."""
         place = self._admission.enter(waiter, share)
-        now = self._loop.time()
         if place == 0:
-            self._working[waiter] = now
+            self._working[waiter] = self._loop.time()
         elif place:
-            timer = self._loop.call_later(self._timeout_s, self._expire, waiter)
-            self._waiting[waiter] = (share.key, now, timer)
+            self._wait(waiter, share)
         return place
+
+    def put_back(self, waiter: Waiter, share: Share) -> None:
+        """The engine went away before it answered: wait for the next one, before all others of the key."""
+        del self._working[waiter]
+        self._admission.put_back(waiter, share)
+        self._wait(waiter, share)
+        self._pump()
 
     def leave(self, waiter: Waiter) -> None:
         """The request is done, or its client has gone. Leaving twice does nothing."""
@@ -88,6 +93,10 @@ class SlotQueue:
         """Nobody is going to be served: let all who wait know."""
         for waiter in list(self._waiting):
             self._expire(waiter)
+
+    def _wait(self, waiter: Waiter, share: Share) -> None:
+        timer = self._loop.call_later(self._timeout_s, self._expire, waiter)
+        self._waiting[waiter] = (share.key, self._loop.time(), timer)
 
     def _expire(self, waiter: Waiter) -> None:
         self._forget(waiter)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
 from typing import Protocol
+from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -26,6 +27,7 @@ from runner_supervisor.front.replies import (
     ENGINE_GONE,
     QUEUE_FULL,
     QUEUE_TIMEOUT,
+    TOO_SLOW,
     Refusal,
 )
 from runner_supervisor.front.upstream import Connection, Upstream
@@ -69,6 +71,9 @@ class Backend(Protocol):
     def hopeless(self) -> bool:
         """Whether no engine is READY and none is on its way, so that waiting is no use."""
 
+    def engine_lost(self, upstream: Upstream) -> None:
+        """Nobody listens there any more, whatever the engine's state says so far."""
+
     def begin(self, relay: Relay) -> None:
         """A relay has gone to work."""
 
@@ -97,9 +102,9 @@ class Request:
     def __init__(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], *, http_1_0: bool) -> None:
         self.method = method
         self.target = target
-        self.path = target.partition(b"?")[0].decode("latin-1")
+        self.path = unquote(target.partition(b"?")[0].decode("latin-1"))
         self.http_1_0 = http_1_0
-        self.headers = headers
+        self.headers = headers.copy()  # the parser appends a chunked body's trailers to its own list
         self.length = 0
         self.has_body = False
         self.expects_continue = False
@@ -170,7 +175,8 @@ class Relay:
         self._backend = backend
         self._client = client
         self._loop = loop
-        self._caller = caller
+        self._share = Share(caller)
+        self._queues = request.path in QUEUED_PATHS
         self._place = 0
         self._refusal = refusal
         self._began_s = self._sent_s = perf_counter()
@@ -212,6 +218,17 @@ class Relay:
         self._refusal = BODY_TOO_LARGE
         if self._started:
             self._reply(self._refusal)
+
+    @property
+    def waits_for_body(self) -> bool:
+        """Whether the client has yet to send the rest of the request, and nothing else is amiss."""
+        return not self._body_complete and not self.response_complete
+
+    def on_too_slow(self) -> None:
+        """The client has stopped in the middle of the body."""
+        self._refusal = TOO_SLOW
+        if self._started:
+            self._reply(TOO_SLOW)
 
     def on_request_complete(self) -> None:
         """The request's body is all here."""
@@ -282,15 +299,19 @@ class Relay:
         self._finish(self._status)
 
     def on_lost(self, *, stale: bool) -> None:
-        """The engine's connection broke: try once more if it was merely old, else tell the client."""
+        """The engine's connection broke. With nothing answered yet, try once more; else the client must know.
+
+        A request that takes no slot is sent again only if the connection was merely old: others change things.
+        """
         self._connection = None
-        if stale and not self._retried:
-            self._retried = True
-            self._forward()
-        elif self._status:
+        if self._status:
             # Part of an answer is out. Its framing lacks an end, which is how the client knows.
             self.keep_alive = False
-            self._finish(self._status)
+            self._backend.metrics.broken(self.request.path)
+            self._close()
+        elif (stale or self._queues) and not self._retried:
+            self._retried = True
+            self._forward()
         else:
             self._reply(ENGINE_GONE)
 
@@ -303,7 +324,7 @@ class Relay:
             self._reply(DRAINING)
         elif refusal := check_body(self.request.method, self.request.path, self._whole_body()):
             self._reply(refusal)
-        elif self.request.path not in QUEUED_PATHS:
+        elif not self._queues:
             self._forward()
         elif backend.hopeless():
             self._reply(backend.unavailable())
@@ -311,7 +332,7 @@ class Relay:
             self._enter_queue()
 
     def _enter_queue(self) -> None:
-        place = self._backend.queue.enter(self, Share(self._caller))
+        place = self._backend.queue.enter(self, self._share)
         if place is None:
             self._reply(replace(QUEUE_FULL, retry_after_s=self._backend.queue.retry_after_s))
             return
@@ -334,6 +355,9 @@ class Relay:
 
     def _forward(self) -> None:
         upstream = self._backend.upstream()
+        if upstream is None and self._queues and not self._backend.hopeless():
+            self._backend.queue.put_back(self, self._share)
+            return
         if upstream is None:
             self._reply(self._backend.unavailable())
             return
@@ -346,6 +370,13 @@ class Relay:
     async def _connect(self, upstream: Upstream) -> None:
         try:
             connection = await upstream.connect()
+        except (ConnectionRefusedError, FileNotFoundError):
+            self._backend.engine_lost(upstream)
+            if self._queues:
+                self._backend.queue.put_back(self, self._share)
+            else:
+                self._reply(ENGINE_GONE)
+            return
         except OSError:
             self._reply(ENGINE_GONE)
             return
@@ -380,9 +411,12 @@ class Relay:
         self._backend.end(self)
 
     def _finish(self, status: int) -> None:
+        self._backend.metrics.answered(self.request.path, status)
+        self._close()
+
+    def _close(self) -> None:
         self.response_complete = True
         self._body.clear()
-        self._backend.metrics.answered(self.request.path, status)
         self._end()
         if self.keep_alive and not self._backend.draining:
             self._client.on_response_complete()

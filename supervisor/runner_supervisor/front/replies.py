@@ -63,7 +63,7 @@ INVALID_KEY = Refusal(
     "invalid_api_key",
     "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'.",
 )
-ADMIN_ONLY = Refusal(403, "admin_only", "This path needs an API key, or the supervisor's control socket.")
+ADMIN_ONLY = Refusal(403, "admin_only", "This path is served on the supervisor's control socket alone.")
 BODY_TOO_LARGE = Refusal(413, "body_too_large", "The request body is larger than this server accepts.")
 DRAINING = Refusal(503, "draining", "This server is shutting down. Try again shortly.", retry_after_s=5)
 ENGINE_GONE = Refusal(502, "engine_failed", "The model server ended before it answered. Try again.", retry_after_s=1)
@@ -71,3 +71,8 @@ NOT_HTTP = Refusal(400, "bad_request", "Invalid HTTP request received.")
 INTERNAL_ERROR = Refusal(500, "internal_error", "The front failed on this request; its log says why.")
 QUEUE_FULL = Refusal(429, "queue_full", "All slots are busy and the queue is full. Try again later.")
 QUEUE_TIMEOUT = Refusal(503, "queue_timeout", "No slot came free in time. Try again later.")
+FOREIGN_ORIGIN = Refusal(
+    403, "foreign_origin", "Without API keys, only pages that this machine serves may use this address."
+)
+TOO_SLOW = Refusal(408, "request_timeout", "The request did not arrive in time.")
+HEAD_TOO_LARGE = Refusal(431, "head_too_large", "The request's head is larger than this server accepts.")

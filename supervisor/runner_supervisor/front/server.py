@@ -26,12 +26,15 @@ from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.upstream import Upstream
 
 BACKLOG = 2048
+KEEP_ALIVE_S = 75
+"""How long an idle client connection is kept, in seconds: longer than clients keep theirs, so they close first."""
+
 CLOSE_S = 2
 """How long connections that are still open at the very end may take to close, in seconds."""
 
 
-def listen_tcp(host: str, port: int) -> socket.socket:
-    """Listen on a TCP address.
+def bind_tcp(host: str, port: int) -> socket.socket:
+    """Take a TCP address. Connections are refused until the front serves: a build may come first.
 
     Raises:
         AddressError: it is in use, not this machine's, or not allowed.
@@ -43,16 +46,15 @@ def listen_tcp(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
     except OSError as error:
         raise AddressError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --host and --port"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port or RUNNER_PORT"
         ) from None
     return listener
 
 
-def listen_unix(path: Path) -> socket.socket:
-    """Listen on a Unix socket that only its owner can reach."""
+def bind_unix(path: Path) -> socket.socket:
+    """Take a Unix socket that only its owner can reach."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -60,7 +62,6 @@ def listen_unix(path: Path) -> socket.socket:
         listener.bind(str(path))
     finally:
         os.umask(before)
-    listener.listen(BACKLOG)
     return listener
 
 
@@ -116,6 +117,8 @@ class Front:
             log_config=None,
             access_log=False,
             server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=CLOSE_S,
         )
         self._server = Server(config)
@@ -127,6 +130,11 @@ class Front:
         if host in {"0.0.0.0", "::"}:  # noqa: S104
             host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def serving(self) -> bool:
+        """Whether connections are taken."""
+        return self._server.started
 
     async def serve(self) -> None:
         """Serve until `close`."""
@@ -148,8 +156,7 @@ class Front:
 
     def close(self) -> None:
         """Let `serve` end."""
-        if self._upstream:
-            self._upstream.close()
+        self._drop_upstream()
         self._server.should_exit = True
 
     # The relays' backend.
@@ -174,6 +181,11 @@ class Front:
         """Whether no engine is READY and none is on its way, so that waiting is no use."""
         return self._engine.state in {State.FAILED, State.STOPPING, State.STOPPED}
 
+    def engine_lost(self, upstream: Upstream) -> None:
+        """Nobody listens there any more; the engine's own task will learn it when the process is reaped."""
+        if upstream is self._upstream:
+            self._drop_upstream()
+
     def begin(self, relay: Relay) -> None:
         """A relay has gone to work."""
         self._relays.add(relay)
@@ -185,15 +197,18 @@ class Front:
         if not self._relays:
             self._idle.set()
 
+    def _drop_upstream(self) -> None:
+        if self._upstream:
+            self._upstream.close()
+        self._upstream = None
+        self.queue.set_slots(0)
+
     def _on_transition(self, transition: Transition) -> None:
         self.metrics.engine(transition.machine)
         if transition.machine.state is State.READY:
             self._upstream = Upstream(transition.socket)
             self.queue.set_slots(self._engine.slots)
-        elif transition.before is State.READY and self._upstream:
-            if transition.machine.state is not State.STOPPING:
-                self._upstream.close()
-            self._upstream = None
-            self.queue.set_slots(0)
+        else:
+            self._drop_upstream()
         if self.hopeless():
             self.queue.expire_all()

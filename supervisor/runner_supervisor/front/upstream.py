@@ -70,12 +70,14 @@ class Connection(asyncio.Protocol):
     def pause_reading(self) -> None:
         """Take no more from the engine until `resume_reading`."""
         self._paused = True
-        self._transport.pause_reading()
+        if self.usable:
+            self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Go on taking from the engine."""
         self._paused = False
-        self._transport.resume_reading()
+        if self.usable:
+            self._transport.resume_reading()
 
     @property
     def usable(self) -> bool:
@@ -140,7 +142,7 @@ class Connection(asyncio.Protocol):
         self._upstream.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.on_lost(stale=self._requests > 1 and not self._head)
+            exchange.on_lost(stale=self._requests > 1 and not self._head and not self._head_sent)
 
 
 class Upstream:

@@ -12,7 +12,6 @@ from runner_builders.plan import BuildPlan, make_plan
 from runner_builders.toolchain import Toolchain
 
 LINUX = Toolchain(
-    system="Linux",
     machine="x86_64",
     cpu="x86_64-0123456789ab",
     cc=Path("/usr/bin/cc"),

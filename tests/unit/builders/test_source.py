@@ -15,6 +15,7 @@ import pytest
 from runner_builders import source
 from runner_builders.errors import SourceError
 from runner_builders.pin import Pin, read_pin
+from runner_builders.run import OF_ANOTHER_REPOSITORY
 from runner_builders.source import find_source
 
 BACKEND = """
@@ -38,8 +39,13 @@ PYPROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-p
 
 def git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=t", "-c", "user.email=t@invalid", "-c", "init.defaultBranch=main"]
+    environment = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_REPOSITORY}
     done = subprocess.run(
-        ["git", *identity, "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        ["git", *identity, "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
     )
     return done.stdout.strip()
 
@@ -164,6 +170,17 @@ def test_a_folder_inside_another_repository_is_not_taken_for_it(pin: Pin, tmp_pa
 def test_a_folder_without_a_source_is_refused(pin: Pin, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no llama.cpp source in .* \(no CMakeLists.txt there\)"):
         find_source(pin, explicit=tmp_path, cache=tmp_path / "cache", say=silent)
+
+
+def test_a_repository_named_by_the_environment_is_left_alone(
+    pin: Pin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a git hook, where GIT_DIR names the repository that is being worked on."""
+    mine = make_repository(tmp_path / "mine")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "mine" / ".git"))
+    found = find_source(pin, explicit=None, cache=tmp_path / "cache", say=silent)
+    assert (found.path / ".git").is_dir()
+    assert git(tmp_path / "mine", "rev-parse", "HEAD") == mine
 
 
 def test_a_broken_connection_is_tried_again_and_a_refusal_is_not(

@@ -81,6 +81,25 @@ def test_who_leaves_frees_its_place_in_the_queue() -> None:
     assert not admission.leave("a2", "a")
 
 
+def test_who_is_put_back_goes_before_all_others_of_its_key() -> None:
+    admission: Admission[str] = Admission(slots=1, queue_size=2)
+    for name in ("a0", "a1", "b0"):
+        admission.enter(name, Share(name[0]))
+    admission.put_back("a0", A)
+    assert admission.admit_next() == "b0"
+    assert drain(admission, 2) == ["a0", "a1"]
+
+
+def test_priorities_that_outrun_virtual_time_leave_nothing_behind() -> None:
+    admission: Admission[str] = Admission(slots=1, queue_size=500)
+    admission.enter("now", A)
+    for number in range(100):
+        admission.enter(f"h{number}", Share("h", priority=1))
+        admission.enter(f"l{number}a", Share(f"l{number}"))
+        admission.enter(f"l{number}b", Share(f"l{number}"))
+    assert len(set(drain(admission, 300))) == 300
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["enter", "leave", "end", "slots"]), st.integers(0, 6), st.sampled_from([0.5, 1.0, 3.0])

@@ -42,7 +42,7 @@ EVENTS: dict[str, Event] = {
     "ready": Answered(GENERATION, ready=True),
     "killed": KILLED,
     "exit 1": REFUSED,
-    "spawn failed": SpawnFailed(GENERATION, "no such file"),
+    "spawn failed": SpawnFailed(GENERATION, "no such file", jitter=0.5),
     "load timer": TimerFired(GENERATION, Timer.LOAD),
     "grace timer": TimerFired(GENERATION, Timer.GRACE),
     "retry timer": TimerFired(GENERATION, Timer.RETRY),
@@ -127,6 +127,17 @@ def test_exit_1_is_passing_once_the_settings_have_worked() -> None:
     assert machine.state is State.BACKOFF
 
 
+def test_a_spawn_that_fails_after_the_engine_has_worked_is_tried_again() -> None:
+    machine = replace(machine_in(State.STARTING), ever_ready=True)
+    machine, effects = step(machine, EVENTS["spawn failed"], now=NOW, policy=POLICY)
+    assert (machine.state, effects) == (State.BACKOFF, RETRY)
+
+
+def test_the_engines_slots_are_known_once_it_is_ready() -> None:
+    machine, _ = step(machine_in(State.LOADING), Answered(GENERATION, ready=True, slots=4), now=NOW, policy=POLICY)
+    assert machine.slots == 4
+
+
 def dying(machine: Machine, *, times: int, every_s: float) -> Machine:
     """Let the engine become ready and be killed, again and again."""
     now = machine.since
@@ -185,6 +196,7 @@ def test_whatever_happens_there_is_one_child_at_most_and_a_stop_is_kept(
 ) -> None:
     machine, now = Machine(), 0.0
     children: set[int] = set()
+    answered: set[int] = set()
     for name, passed_s, stale in happenings:
         now += passed_s
         event = EVENTS[name]
@@ -193,8 +205,12 @@ def test_whatever_happens_there_is_one_child_at_most_and_a_stop_is_kept(
             ended = isinstance(event, Exited | SpawnFailed)
             if ended and event.generation not in children:
                 continue  # nobody can end twice
-            if isinstance(event, Answered) and event.generation not in children:
-                continue
+            if isinstance(event, Answered):
+                if event.generation not in children:
+                    continue
+                answered.add(event.generation)
+            if isinstance(event, SpawnFailed) and event.generation in answered:
+                continue  # it was made, for it has answered
             if ended:
                 children.discard(event.generation)
         before = machine

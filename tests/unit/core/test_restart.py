@@ -29,6 +29,7 @@ def test_only_as_many_deaths_are_kept_as_can_matter() -> None:
         (Exit(code=1), False, True, Cause.EXIT),
         (Exit(code=1), True, True, Cause.EXIT),
         (Exit(code=3), False, False, Cause.EXIT),
+        (Exit(code=0), False, False, Cause.CONFIG),
         (Exit(code=0), True, True, Cause.EXIT),
     ],
 )

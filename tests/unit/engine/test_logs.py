@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runner_supervisor.engine.logs import LINE_BYTES, RING_LINES, EngineLog, LinePump
+from runner_supervisor.engine.logs import LAST_LINES, LINE_BYTES, RING_LINES, EngineLog, LinePump
 
 
 @pytest.fixture
@@ -47,11 +47,20 @@ def test_percent_signs_are_only_text(log: EngineLog) -> None:
     assert log.path.read_text() == "100 %s done %d\n"
 
 
-def test_the_last_error_is_the_newest_line_marked_as_one(log: EngineLog) -> None:
+def test_the_error_that_is_quoted_is_the_cause_and_not_what_followed(log: EngineLog) -> None:
+    log.begin_run()
     assert log.last_error() is None
-    log.add("0.00.001.000 E srv  load_model: first")
-    log.add("0.00.002.000 E srv  load_model: failed to load model")
-    log.add("0.00.003.000 I srv  cleaning up E before exit")
-    assert log.last_error() == "srv  load_model: failed to load model"
+    log.add("0.00.001.000 E srv  send_error: long ago")
+    for _ in range(LAST_LINES):
+        log.add("0.00.002.000 I srv  E is no level here")
+    log.add("0.00.003.000 E llama_model_load: error loading model: tensor data is not within the file bounds")
+    log.add("0.00.004.000 E srv  llama_server: exiting due to model loading error")
+    assert log.last_error() == "llama_model_load: error loading model: tensor data is not within the file bounds"
+
+
+def test_lines_of_an_earlier_run_are_not_quoted(log: EngineLog) -> None:
+    log.add("0.00.003.000 E srv  of the first run")
+    log.begin_run()
+    assert log.last_error() is None
     log.add("error: invalid argument: --no-such-flag")
     assert log.last_error() == "error: invalid argument: --no-such-flag"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner_supervisor.front.protocol import is_control, origin_form
+from runner_supervisor.front.protocol import is_control, is_local, origin_form
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,22 @@ def test_fastapis_own(target: bytes) -> None:
 )
 def test_the_engines(target: bytes) -> None:
     assert not is_control(target)
+
+
+@pytest.mark.parametrize(
+    ("origin", "local"),
+    [
+        (b"http://localhost:3000", True),
+        (b"https://127.0.0.1", True),
+        (b"http://[::1]:8080", True),
+        (b"https://evil.example", False),
+        (b"http://localhost.evil.example", False),
+        (b"null", False),
+        (b"", False),
+    ],
+)
+def test_origins_of_this_machine(origin: bytes, local: bool) -> None:
+    assert is_local(origin) is local
 
 
 @pytest.mark.parametrize(
