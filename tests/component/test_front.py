@@ -205,13 +205,18 @@ async def test_a_slow_reader_pauses_the_engine(short_dir: Path) -> None:
             await reader.read(1 << 20)
 
 
-async def test_an_engine_that_dies_before_it_answers_gives_502(short_dir: Path) -> None:
+async def test_an_engine_that_breaks_off_before_it_answers_gives_502(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def die(asked: Asked) -> None:
         asked.writer.transport.abort()
 
+    monkeypatch.setattr("runner_supervisor.front.relay.VERDICT_S", 0.05)
     async with rig(short_dir, die) as here:
         answer = await here.ask(request())
-        assert len(here.engine.asked) == 1
+        queueing = await here.ask(request(path="/v1/completions", body=b"{}"))
+        assert len(here.engine.asked) == 2
+    assert queueing.startswith(b"HTTP/1.1 502 ")
     assert answer.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
     assert b"retry-after: 1\r\n" in answer
 

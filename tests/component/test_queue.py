@@ -177,8 +177,8 @@ async def test_an_engine_that_dies_loses_nobody_who_got_no_byte(short_dir: Path)
         here.socket.unlink()
         for asked in here.engine.asked:
             asked.writer.transport.abort()
-        await queued(here, 20)
         here.change(State.BACKOFF)
+        await queued(here, 20)
         await here.listen()
         for _ in range(24):
             gate.turns.release()

@@ -51,6 +51,9 @@ NOT_FORWARDED = HOP_BY_HOP | {
 """Request headers that stay here: our keys, framing (made anew for the collected body), and
 X-Conversation-Id, whose streams llama-server shows to any caller that guesses the id."""
 
+VERDICT_S = 1.0
+VERDICT_EVERY_S = 0.02
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -186,6 +189,7 @@ class Relay:
         self._body_complete = False
         self._status = 0
         self._retried = False
+        self._outlived = False
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._write: Callable[[bytes], None] = client.transport.write
@@ -301,7 +305,8 @@ class Relay:
     def on_lost(self, *, stale: bool) -> None:
         """The engine's connection broke. With nothing answered yet, try once more; else the client must know.
 
-        A request that takes no slot is sent again only if the connection was merely old: others change things.
+        If the connection was merely old, at once; else once it is clear that the engine has died, and then on the
+        next one. A request that takes no slot may have changed something, and is not sent to a second engine.
         """
         self._connection = None
         if self._status:
@@ -309,9 +314,24 @@ class Relay:
             self.keep_alive = False
             self._backend.metrics.broken(self.request.path)
             self._close()
-        elif (stale or self._queues) and not self._retried:
+        elif stale and not self._retried:
             self._retried = True
             self._forward()
+        elif self._queues and not self._outlived:
+            self._outlived = True
+            self._await_verdict(self._backend.upstream(), self._loop.time() + VERDICT_S)
+        else:
+            self._reply(ENGINE_GONE)
+
+    def _await_verdict(self, upstream: Upstream | None, deadline: float) -> None:
+        """A dying process closes its connections some moments before anyone can know that it is dead."""
+        if self.response_complete:
+            return
+        if upstream is None or self._backend.upstream() is not upstream:
+            self._retried = False
+            self._forward()
+        elif self._loop.time() < deadline:
+            self._loop.call_later(VERDICT_EVERY_S, self._await_verdict, upstream, deadline)
         else:
             self._reply(ENGINE_GONE)
 
