@@ -99,7 +99,7 @@ def _make(
 ) -> Path:
     reporter.say(f"compiling llama-server ({plan.backend}, {plan.compiler}) from {source.origin}")
     began = time.monotonic()
-    work = cache.work_dir(plan.key, source.path)
+    work = cache.compile_dir(plan.key, source.path)
     binary = compile_server(
         plan,
         source=source.path,

@@ -1,9 +1,9 @@
 """Where sources and builds are kept, and which build is in use.
 
-CACHE/sources/<commit>/      fetched source trees
-CACHE/work/<key>-<source>/   compile folders, kept so that a build that was cut short can go on
-CACHE/builds/<key>/          finished builds: binary and manifest
-CACHE/current.json           which build `start` uses
+CACHE/sources/<commit>/        fetched source trees
+CACHE/compile/<key>-<source>/  compile folders, kept so that a build that was cut short can go on
+CACHE/builds/<key>/            finished builds: binary and manifest
+CACHE/current.json             which build `start` uses
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class Cache:
         """A finished build's folder."""
         return self.root / "builds" / key
 
-    def work_dir(self, key: str, source: Path) -> Path:
+    def compile_dir(self, key: str, source: Path) -> Path:
         """The folder in which this source is compiled; cmake ties one to the source it was made for."""
-        return self.root / "work" / f"{key}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
+        return self.root / "compile" / f"{key}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}"
 
     def lock_path(self, key: str) -> Path:
         """Held while a key is built."""
-        return self.root / "work" / f"{key}.lock"
+        return self.root / "compile" / f"{key}.lock"
 
     def finished(self, key: str) -> tuple[Path, Manifest] | None:
         """A finished build and its manifest's path, or None: there is none, or its binary is not what was built."""

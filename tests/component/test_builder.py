@@ -83,7 +83,7 @@ def test_a_build_is_installed_with_its_manifest_and_kept(tree: Tree) -> None:
     assert (manifest["commit"], manifest["version"]) == (tree.commit, "version: 1 (tiny)")
     assert manifest["options"]["GGML_NATIVE"] == "ON"
     assert os.access(path.parent / manifest["binary"], os.X_OK)
-    assert not list((tree.cache / "work").glob("*-*"))
+    assert not list((tree.cache / "compile").glob("*-*"))
 
     second = tree.build("--print-manifest")
     assert (second.stdout, second.stderr) == (first.stdout, "")
@@ -174,7 +174,7 @@ def test_a_wrong_source_folder_is_refused_even_when_nothing_is_left_to_build(tre
 
 def test_a_build_that_another_one_holds_up_says_so_and_then_takes_its_result(tree: Tree) -> None:
     key = json.loads(tree.build("--dry-run", "--json").stdout)["key"]
-    lock = tree.cache / "work" / f"{key}.lock"
+    lock = tree.cache / "compile" / f"{key}.lock"
     lock.parent.mkdir(parents=True)
     with filelock.FileLock(lock):
         process = subprocess.Popen(tree.command(), env=tree.environment, stderr=subprocess.PIPE, text=True)

@@ -22,7 +22,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from runner_supervisor.front.gate import ANYONE, Gate
-from runner_supervisor.front.relay import Backend, Relay, Request
+from runner_supervisor.front.message import Request
+from runner_supervisor.front.relay import Backend, Relay
 from runner_supervisor.front.replies import (
     FOREIGN_ORIGIN,
     HEAD_TOO_LARGE,

@@ -12,13 +12,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
 from typing import Protocol
-from urllib.parse import unquote
 
-import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from runner_supervisor.core.admission import Share
 from runner_supervisor.front.body import check_body
+from runner_supervisor.front.message import CONTINUE, FRAMING, Request, Unchunk, client_head, is_chunked
 from runner_supervisor.front.metrics import Metrics
 from runner_supervisor.front.queue import QUEUED_PATHS, SlotQueue
 from runner_supervisor.front.replies import (
@@ -32,29 +31,8 @@ from runner_supervisor.front.replies import (
 )
 from runner_supervisor.front.upstream import Connection, Upstream
 
-HOP_BY_HOP = frozenset(
-    {
-        b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
-        b"trailer", b"upgrade",
-    }
-)  # fmt: skip
-"""Headers that belong to one connection and not to the message (RFC 9110, 7.6.1)."""
-
-NOT_FORWARDED = HOP_BY_HOP | {
-    b"authorization",
-    b"content-length",
-    b"expect",
-    b"transfer-encoding",
-    b"x-api-key",
-    b"x-conversation-id",
-}
-"""Request headers that stay here: our keys, framing (made anew for the collected body), and
-X-Conversation-Id, whose streams llama-server shows to any caller that guesses the id."""
-
 VERDICT_S = 1.0
 VERDICT_EVERY_S = 0.02
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Backend(Protocol):
@@ -97,43 +75,6 @@ class Client(Protocol):
         """The answer has been written and was the last one. `linger`: the client is still sending."""
 
 
-class Request:
-    """A parsed request head, reduced to what is forwarded."""
-
-    __slots__ = ("expects_continue", "has_body", "headers", "http_1_0", "length", "method", "path", "target")
-
-    def __init__(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], *, http_1_0: bool) -> None:
-        self.method = method
-        self.target = target
-        self.path = unquote(target.partition(b"?")[0].decode("latin-1"))
-        self.http_1_0 = http_1_0
-        self.headers = headers.copy()  # the parser appends a chunked body's trailers to its own list
-        self.length = 0
-        self.has_body = False
-        self.expects_continue = False
-        for name, value in headers:
-            if name == b"content-length":
-                self.length = int(value)
-                self.has_body = self.length > 0
-            elif name == b"transfer-encoding":
-                self.has_body = True
-            elif name == b"expect":
-                self.expects_continue = value.lower() == b"100-continue"
-
-    def encode(self, body: bytes) -> bytes:
-        """The request as the engine gets it. Names in the Connection header stay here too."""
-        dropped = NOT_FORWARDED
-        for name, value in self.headers:
-            if name == b"connection":
-                dropped |= {token.strip().lower() for token in value.split(b",")}
-        lines = [b"%b %b HTTP/1.1" % (self.method, self.target)]
-        lines += [b"%b: %b" % header for header in self.headers if header[0] not in dropped]
-        if body or self.method not in {b"GET", b"HEAD", b"OPTIONS", b"DELETE"}:
-            lines.append(b"content-length: %d" % len(body))
-        lines += [b"", body]
-        return b"\r\n".join(lines)
-
-
 class NobodyWaits:
     """Takes the place of the event on which uvicorn wakes an ASGI application; a relay has none."""
 
@@ -142,18 +83,6 @@ class NobodyWaits:
 
 
 NOBODY_WAITS = NobodyWaits()
-
-
-class Unchunk:
-    """Takes chunked framing off, for HTTP/1.0 clients, which do not know it."""
-
-    def __init__(self, write: Callable[[bytes], None]) -> None:
-        self.on_body = write
-        self._parser = httptools.HttpResponseParser(self)
-        self._parser.feed_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-
-    def __call__(self, data: bytes) -> None:
-        self._parser.feed_data(data)
 
 
 class Relay:
@@ -268,28 +197,18 @@ class Relay:
 
     def on_head(self, status: int, head: bytes, body: bytes) -> None:
         """Pass the answer's head on, without what belongs to the engine's connection."""
-        chunked = False
-        kept = []
-        for line in head[:-4].split(b"\r\n"):
-            name = line.partition(b":")[0].lower()
-            if name == b"transfer-encoding":
-                chunked = True
-            if name not in HOP_BY_HOP:
-                kept.append(line)
-        if self._place:
-            kept.append(b"x-queue-position: %d" % self._place)
-            kept.append(b"x-queue-ms: %d" % (1000 * (self._sent_s - self._began_s)))
         if self._backend.draining:
             self.keep_alive = False
-        if not self.keep_alive:
-            kept.append(b"connection: close")
-        if chunked and self.request.http_1_0:
-            kept = [line for line in kept if not line.lower().startswith(b"transfer-encoding")]
-            self._write(b"\r\n".join([*kept, b"", b""]))
+        extra = [] if self.keep_alive else [b"connection: close"]
+        if self._place:
+            extra.append(b"x-queue-position: %d" % self._place)
+            extra.append(b"x-queue-ms: %d" % (1000 * (self._sent_s - self._began_s)))
+        if self.request.http_1_0 and is_chunked(head):
+            self._write(client_head(head, extra, drop=FRAMING))
             self._write = Unchunk(self._write)
             self._write(body)
         else:
-            self._write(b"\r\n".join([*kept, b"", body]))
+            self._write(client_head(head, extra) + body)
         self._status = status
         self._backend.metrics.first_byte(self.request.path, perf_counter() - self._began_s)
 

@@ -32,7 +32,7 @@ def prepare_metadata_for_build_wheel(directory, config_settings=None):
     return _metadata(directory)
 
 def build_wheel(directory, config_settings=None, metadata_directory=None):
-    raise NotImplementedError
+    raise RuntimeError("only its metadata is asked for")
 """
 PYPROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
 

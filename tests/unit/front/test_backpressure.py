@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from runner_supervisor.front.relay import Relay, Request
+from runner_supervisor.front.message import Request
+from runner_supervisor.front.relay import Relay
 from runner_supervisor.front.upstream import Connection, Upstream
 
 pytestmark = pytest.mark.anyio
