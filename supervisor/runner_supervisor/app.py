@@ -157,6 +157,7 @@ class Service:
             tcp=tcp,
             control=control,
             max_body_bytes=self._settings.max_body_bytes,
+            max_buffered_bytes=self._settings.max_buffered_bytes,
             queue_size=self._settings.queue_size,
             queue_timeout_s=self._settings.queue_timeout_s,
             stop=self._stop.set,

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
         10.0, ge=0, description="How long llama-server may take from TERM to its end before KILL, in seconds."
     )
     max_body_bytes: int = Field(100 * 1024 * 1024, gt=0, description="Largest request body, in bytes.")
+    max_buffered_bytes: int = Field(
+        1024 * 1024 * 1024, gt=0, description="Request bodies held at once, waiting ones included, in bytes."
+    )
     queue_size: int = Field(512, ge=0, description="How many requests may wait for a slot; one more gets 429.")
     queue_timeout_s: float = Field(
         60.0, gt=0, description="How long a request may wait for a slot before it gets 503, in seconds."

@@ -196,6 +196,20 @@ async def test_an_encoded_path_queues_like_a_plain_one(short_dir: Path) -> None:
         assert here.engine.asked[0].head.startswith(b"POST /v1/complet%69ons ")
 
 
+async def test_bodies_that_wait_are_bounded_in_all(short_dir: Path) -> None:
+    async with rig(short_dir, max_buffered_bytes=2000) as here:
+        here.change(State.BACKOFF)
+        asking = [asyncio.create_task(here.ask(post("any", "x" * 900))) for _ in range(2)]
+        await queued(here, 2)
+        refused = await here.ask(post("any", "x" * 900))
+        here.change(State.READY)
+        assert all(answer.endswith(b"hi") for answer in await asyncio.gather(*asking))
+        assert here.front.buffered_bytes == 0
+        assert (await here.ask(post("any", "x" * 900))).endswith(b"hi")
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b'"code": "buffers_full"' in refused
+
+
 async def test_hundreds_of_waiting_refusals_do_no_harm(short_dir: Path) -> None:
     async with rig(short_dir, queue_size=2000) as here:
         here.change(State.BACKOFF)

@@ -22,6 +22,7 @@ from runner_supervisor.front.metrics import Metrics
 from runner_supervisor.front.queue import QUEUED_PATHS, SlotQueue
 from runner_supervisor.front.replies import (
     BODY_TOO_LARGE,
+    BUFFERS_FULL,
     DRAINING,
     ENGINE_GONE,
     QUEUE_FULL,
@@ -41,6 +42,8 @@ class Backend(Protocol):
     metrics: Metrics
     queue: SlotQueue
     max_body_bytes: int
+    max_buffered_bytes: int
+    buffered_bytes: int
     draining: bool
 
     def upstream(self) -> Upstream | None:
@@ -143,14 +146,26 @@ class Relay:
         """A piece of the request's body."""
         if self._refusal:
             return
+        backend = self._backend
+        self._body.append(data)
         self._body_bytes += len(data)
-        if self._body_bytes <= self._backend.max_body_bytes:
-            self._body.append(data)
-            return
-        self._body.clear()
-        self._refusal = BODY_TOO_LARGE
+        backend.buffered_bytes += len(data)
+        if self._body_bytes > backend.max_body_bytes:
+            self._refuse(BODY_TOO_LARGE)
+        elif backend.buffered_bytes > backend.max_buffered_bytes:
+            self._refuse(BUFFERS_FULL)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """The body is not going to be used: answer, when it is this request's turn."""
+        self._drop_body()
+        self._refusal = refusal
         if self._started:
-            self._reply(self._refusal)
+            self._reply(refusal)
+
+    def _drop_body(self) -> None:
+        self._backend.buffered_bytes -= self._body_bytes
+        self._body_bytes = 0
+        self._body.clear()
 
     @property
     def waits_for_body(self) -> bool:
@@ -159,9 +174,7 @@ class Relay:
 
     def on_too_slow(self) -> None:
         """The client has stopped in the middle of the body."""
-        self._refusal = TOO_SLOW
-        if self._started:
-            self._reply(TOO_SLOW)
+        self._refuse(TOO_SLOW)
 
     def on_request_complete(self) -> None:
         """The request's body is all here."""
@@ -346,6 +359,7 @@ class Relay:
         self._finish(refusal.status)
 
     def _end(self) -> None:
+        self._drop_body()
         self._backend.queue.leave(self)
         self._backend.end(self)
 
@@ -355,7 +369,6 @@ class Relay:
 
     def _close(self) -> None:
         self.response_complete = True
-        self._body.clear()
         self._end()
         if self.keep_alive and not self._backend.draining:
             self._client.on_response_complete()

@@ -65,6 +65,9 @@ INVALID_KEY = Refusal(
 )
 ADMIN_ONLY = Refusal(403, "admin_only", "This path is served on the supervisor's control socket alone.")
 BODY_TOO_LARGE = Refusal(413, "body_too_large", "The request body is larger than this server accepts.")
+BUFFERS_FULL = Refusal(
+    503, "buffers_full", "The request bodies held here fill the memory set apart for them.", retry_after_s=5
+)
 DRAINING = Refusal(503, "draining", "This server is shutting down. Try again shortly.", retry_after_s=5)
 ENGINE_GONE = Refusal(502, "engine_failed", "The model server ended before it answered. Try again.", retry_after_s=1)
 NOT_HTTP = Refusal(400, "bad_request", "Invalid HTTP request received.")

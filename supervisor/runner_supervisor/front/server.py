@@ -84,6 +84,7 @@ class Front:
         tcp: socket.socket,
         control: socket.socket,
         max_body_bytes: int,
+        max_buffered_bytes: int,
         queue_size: int,
         queue_timeout_s: float,
         stop: Callable[[], None],
@@ -91,6 +92,8 @@ class Front:
         self.metrics = Metrics()
         self.queue = SlotQueue(queue_size=queue_size, timeout_s=queue_timeout_s, metrics=self.metrics)
         self.max_body_bytes = max_body_bytes
+        self.max_buffered_bytes = max_buffered_bytes
+        self.buffered_bytes = 0
         self.draining = False
         self._engine = engine
         self._sockets = [tcp, control]

@@ -74,6 +74,8 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
         metrics=metrics,
         queue=SimpleNamespace(leave=lambda _: None),
         max_body_bytes=1,
+        max_buffered_bytes=1,
+        buffered_bytes=0,
         draining=False,
         upstream=lambda: upstream,
         begin=lambda _: None,
