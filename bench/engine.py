@@ -19,10 +19,16 @@ CHUNK_BYTES = 200
 EVENT = b"data: " + b"x" * (CHUNK_BYTES - 8) + b"\n\n"
 CHUNK = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
 SMALL = b'{"text":"' + b"y" * 1013 + b'"}'
-SMALL_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-    len(SMALL),
-    SMALL,
-)
+PROPS = b'{"total_slots":1024}'
+
+
+def answer(body: bytes) -> bytes:
+    """A whole answer of JSON."""
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+SMALL_ANSWER = answer(SMALL)
+PROPS_ANSWER = answer(PROPS)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 STREAM_END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 BURST = 64
@@ -63,9 +69,10 @@ class Connection(asyncio.Protocol):
         if len(self._buffer) < head + 4 + (int(length[1]) if length else 0):
             return
         stream = STREAM.search(self._buffer, 0, head)
+        asks_props = self._buffer.startswith(b"GET /props ")
         self._buffer = b""
         if stream is None:
-            self._transport.write(SMALL_ANSWER)
+            self._transport.write(PROPS_ANSWER if asks_props else SMALL_ANSWER)
             return
         self._left, self._delay_s = int(stream[1]), int(stream[2]) / 1000
         self._transport.write(STREAM_HEAD)

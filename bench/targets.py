@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 from bench.load import KEY
@@ -126,7 +127,7 @@ def all_targets(folder: Path) -> Iterator[list[Target]]:
     }
     with contextlib.ExitStack() as stack:
         pid = stack.enter_context(running(front, port=port, core=PROXY_CORE, environment=environment))
-        _await_port(engine_port)
+        _await_ready(port)
         targets = [Target("direct", engine_port, None), Target("front", port, pid)]
         if shutil.which("nginx"):
             targets.insert(1, stack.enter_context(_nginx(folder, state / "run" / "engine-1.sock")))
@@ -149,13 +150,13 @@ def _nginx(folder: Path, engine: Path) -> Iterator[Target]:
         yield Target("nginx", port, pid)
 
 
-def _await_port(port: int) -> None:
+def _await_ready(port: int) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        if httpx.get(f"http://127.0.0.1:{port}/health").status_code == httpx.codes.OK:
             return
         time.sleep(0.05)
-    raise RuntimeError("the fake engine did not start")
+    raise RuntimeError("the front did not become ready")
 
 
 def processor() -> str:
