@@ -18,6 +18,7 @@ from runner_builders.cache import Cache
 from runner_builders.compile import TARGET, compile_server
 from runner_builders.errors import BuilderError, PrebuiltError
 from runner_builders.manifest import FILE_NAME, Manifest, sha256_of
+from runner_builders.patches import fingerprints
 from runner_builders.pin import Pin
 from runner_builders.plan import BuildPlan, make_plan
 from runner_builders.progress import Reporter
@@ -43,15 +44,17 @@ def plan_for(request: Request, pin: Pin) -> tuple[BuildPlan, Toolchain]:
     """The plan for this machine."""
     toolchain = detect()
     backend = BACKENDS[request.backend]
-    return make_plan(name=request.backend, backend=backend, commit=pin.commit, toolchain=toolchain), toolchain
+    return make_plan(name=request.backend, backend=backend, pin=pin, toolchain=toolchain), toolchain
 
 
 def reusable(cache: Cache, pin: Pin) -> Path | None:
     """The manifest of the build in use, if it is at the pin and for this processor. Needs no compiler."""
     current = cache.current()
-    if current and current[1].commit == pin.commit and current[1].cpu == cpu_identity():
-        return current[0]
-    return None
+    if current is None:
+        return None
+    path, manifest = current
+    wanted = (pin.commit, fingerprints(pin.patches), cpu_identity())
+    return path if (manifest.commit, manifest.patches, manifest.cpu) == wanted else None
 
 
 def build(request: Request, *, pin: Pin, cache: Cache, reporter: Reporter) -> Path:
@@ -116,6 +119,7 @@ def _make(
         sha256=sha256_of(binary),
         backend=plan.backend,
         commit=plan.commit,
+        patches=fingerprints(plan.patches),
         origin=source.origin,
         options={option.name: option.value for option in plan.options},
         compiler=plan.compiler,
@@ -175,6 +179,7 @@ def prebuilt(directory: Path, *, cache: Cache) -> Path:
         sha256=sha256_of(binary),
         backend="prebuilt",
         commit=version.removeprefix("version: "),
+        patches={},
         origin="LLAMA_CPP_DIR",
         options={},
         compiler="unknown",

@@ -19,6 +19,7 @@ from runner_builders.backends import BACKENDS
 from runner_builders.build import Request, build, plan_for, prebuilt, reusable
 from runner_builders.cache import default_cache
 from runner_builders.errors import BuilderError, CompileError
+from runner_builders.patches import fingerprints
 from runner_builders.pin import Pin, read_pin
 from runner_builders.progress import BarReporter, JsonReporter, PlainReporter, Reporter
 
@@ -100,9 +101,12 @@ def _reporter(*, as_json: bool) -> Reporter:
 def _print_plan(request: Request, pin: Pin, *, as_json: bool) -> None:
     plan, _ = plan_for(request, pin)
     if as_json:
-        print(json.dumps(asdict(plan) | {"key": plan.key}, indent=2))
+        print(json.dumps(asdict(plan) | {"key": plan.key, "patches": fingerprints(plan.patches)}, indent=2))
         return
     table = Table("option", "value", "reason", title=f"{plan.backend} build {plan.key} of {plan.commit[:12]}")
     for option in plan.options:
         table.add_row(option.name, option.value, option.reason)
-    Console(soft_wrap=True).print(table)
+    console = Console(soft_wrap=True)
+    console.print(table)
+    for patch in plan.patches:
+        console.print(f"patch {patch.name}", highlight=False)

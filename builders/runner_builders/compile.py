@@ -1,12 +1,14 @@
-"""Runs a plan: configure, compile, and tell how it goes."""
+"""Runs a plan: copy and patch the source, configure, compile, and tell how it goes."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 
-from runner_builders.errors import CompileError
+from runner_builders.errors import BuilderError, CompileError
+from runner_builders.patches import apply
 from runner_builders.plan import BuildPlan
 from runner_builders.progress import Reporter
 from runner_builders.run import Outcome, run
@@ -23,13 +25,19 @@ def compile_server(
 ) -> Path:
     """Compile llama-server in the folder `work`; a build that was cut short there goes on where it stopped.
 
+    What is compiled is a copy of the source with the plan's patches: whoever owns the source finds it unchanged.
+
     Returns:
         The binary.
 
     Raises:
+        SourceError: a patch does not fit the source.
         CompileError: cmake or the compiler failed.
     """
     work.mkdir(parents=True, exist_ok=True)
+    tree, out = work / "source", work / "build"
+    _copy(source, tree)
+    apply(plan.patches, tree)
     log = work / "build.log"
     environment = os.environ | {
         "CC": str(toolchain.cc),
@@ -46,14 +54,23 @@ def compile_server(
 
         configure = [
             *(str(toolchain.cmake), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={toolchain.ninja}"),
-            *("-S", str(source), "-B", str(work), *plan.cmake_arguments),
+            *("-S", str(tree), "-B", str(out), *plan.cmake_arguments),
         ]
         outcome = run(configure, timeout_s=CONFIGURE_TIMEOUT_S, environment=environment, on_line=keep)
         _check(outcome, "cmake could not configure llama.cpp", log)
-        build = [str(toolchain.cmake), "--build", str(work), "--target", TARGET, "--parallel", str(jobs)]
+        build = [str(toolchain.cmake), "--build", str(out), "--target", TARGET, "--parallel", str(jobs)]
         outcome = run(build, timeout_s=COMPILE_TIMEOUT_S, environment=environment, on_line=keep)
         _check(outcome, "llama-server did not compile", log)
-    return work / "bin" / TARGET
+    return out / "bin" / TARGET
+
+
+def _copy(source: Path, tree: Path) -> None:
+    """Copy the source, times and all: what was compiled from unchanged files need not be compiled again."""
+    try:
+        shutil.rmtree(tree, ignore_errors=True)
+        shutil.copytree(source, tree, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+    except OSError as error:
+        raise BuilderError(f"cannot copy llama.cpp's source to {tree}: {error}; make room there") from None
 
 
 def _check(outcome: Outcome, what: str, log: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 FILE_NAME = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class Manifest:
     sha256: str
     backend: str
     commit: str
+    patches: dict[str, str]
     origin: str
     options: dict[str, str]
     compiler: str

@@ -1,4 +1,4 @@
-"""The pin: which llama.cpp is built, and where to get it (third_party/llama.cpp.lock.toml)."""
+"""The pin: which llama.cpp is built, where to get it, and our patches to it (third_party)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner_builders.errors import SourceError
+from runner_builders.patches import Patch, read_patches
 
 LOCK_NAME = "llama.cpp.lock.toml"
 REPOSITORY = Path(__file__).parents[2]
@@ -15,13 +16,14 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A llama.cpp commit, its git URL, and the source distribution (requirement, sha256, folder) that holds it."""
+    """A llama.cpp commit, its git URL, the source distribution (requirement, sha256, folder) that holds it, patches."""
 
     commit: str
     git: str
     sdist_requirement: str
     sdist_sha256: str
     sdist_subdirectory: str
+    patches: tuple[Patch, ...]
 
 
 def read_pin(path: Path | None = None) -> Pin:
@@ -42,6 +44,7 @@ def read_pin(path: Path | None = None) -> Pin:
             sdist_requirement=sdist["requirement"],
             sdist_sha256=sdist["sha256"],
             sdist_subdirectory=sdist["subdirectory"],
+            patches=read_patches(path.with_name("patches")),
         )
     except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
         raise SourceError(f"cannot read the llama.cpp pin {path}: {error}; install the package again") from None

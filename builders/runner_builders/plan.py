@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Protocol
 
+from runner_builders.patches import Patch
+from runner_builders.pin import Pin
 from runner_builders.toolchain import Toolchain
 
 KEY_CHARACTERS = 16
@@ -27,6 +29,7 @@ class BuildPlan:
 
     backend: str
     commit: str
+    patches: tuple[Patch, ...]
     options: tuple[Option, ...]
     compiler: str
     compiler_paths: tuple[str, str]
@@ -38,6 +41,7 @@ class BuildPlan:
         parts = [
             self.backend,
             self.commit,
+            [patch.sha256 for patch in self.patches],
             sorted((option.name, option.value) for option in self.options),
             self.compiler,
             self.compiler_paths,
@@ -70,16 +74,17 @@ COMMON = (
 )
 
 
-def make_plan(*, name: str, backend: Backend, commit: str, toolchain: Toolchain) -> BuildPlan:
-    """The plan for one backend at one commit with one toolchain."""
+def make_plan(*, name: str, backend: Backend, pin: Pin, toolchain: Toolchain) -> BuildPlan:
+    """The plan for one backend at the pin with one toolchain."""
     options = (
         *COMMON,
-        Option("LLAMA_BUILD_COMMIT", commit[:12], "else taken from whatever git repository surrounds the tree"),
+        Option("LLAMA_BUILD_COMMIT", pin.commit[:12], "else taken from whatever git repository surrounds the tree"),
         *backend.options(toolchain),
     )
     return BuildPlan(
         backend=name,
-        commit=commit,
+        commit=pin.commit,
+        patches=pin.patches,
         options=options,
         compiler=toolchain.compiler,
         compiler_paths=(str(toolchain.cc), str(toolchain.cxx)),

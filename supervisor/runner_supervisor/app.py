@@ -77,16 +77,19 @@ def run(settings: Settings, *, find_binary: Callable[[], EngineBinary], on_ready
         RunnerError: the service cannot start, or its first engine never became ready.
     """
     model = settings.model or demo_model()
+    for notice in settings.notices:
+        logger.warning("%s", notice)
     check_model(model)
+    given_keys = settings.given_keys()
     layout = Layout(settings.state_dir)
     layout.create()
     with _only_one(layout), contextlib.ExitStack() as stack:
         tcp = stack.enter_context(bind_tcp(settings.host, settings.port))
         control = stack.enter_context(bind_unix(layout.control_socket))
         stack.callback(layout.control_socket.unlink, missing_ok=True)
-        args = (*(() if settings.model else DEMO_ARGS), *settings.engine_args)
+        args = (*(() if settings.model else DEMO_ARGS), *settings.engine_flags)
         spec = EngineSpec(binary=find_binary(), model=model, args=args)
-        keys = KeyStore(layout.keys, given=(key.get_secret_value() for key in settings.api_keys))
+        keys = KeyStore(layout.keys, given=given_keys)
         new_key = None
         if not settings.on_loopback and not len(keys):
             new_key = keys.create("first start")

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -24,6 +25,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from runner_supervisor.engine_flags import TAKEN_OVER, as_settings, split
 from runner_supervisor.errors import ConfigError
 
 APP = "runner-supervisor"
@@ -41,26 +43,6 @@ FOREIGN_ENV = frozenset(
 OWN_ENV = frozenset({ENV_PREFIX + "CONFIG", ENV_PREFIX + "CACHE_DIR"})
 """RUNNER_* variables read outside the settings: the settings file itself, and the builder's cache folder."""
 
-TAKEN_FLAGS: dict[str, str] = {
-    "--host": "set the address with runner-supervisor's own --host (before the --)",
-    "--port": "set the port with runner-supervisor's own --port (before the --)",
-    "-m": "name the model with runner-supervisor's own --model (before the --)",
-    "--model": "name the model with runner-supervisor's own --model (before the --)",
-    "-hf": "download the model first, and name its file with --model",
-    "--hf-repo": "download the model first, and name its file with --model",
-    "-mu": "download the model first, and name its file with --model",
-    "--model-url": "download the model first, and name its file with --model",
-    "--models-dir": "the router is not supported: name one model with --model",
-    "--models-preset": "the router is not supported: name one model with --model",
-    "--api-prefix": "put a prefix in the proxy before the supervisor",
-    "--ssl-key-file": "TLS belongs in front of the supervisor, not behind it",
-    "--ssl-cert-file": "TLS belongs in front of the supervisor, not behind it",
-    "--api-key": "give keys to the front with RUNNER_API_KEYS",
-    "--api-key-file": "give keys to the front with RUNNER_API_KEYS",
-    "--metrics": "leave it out: the supervisor always turns metrics on",
-}
-"""llama-server flags that the supervisor decides, with what to do instead."""
-
 
 class Settings(BaseSettings):
     """One run's settings, validated and frozen."""
@@ -75,6 +57,9 @@ class Settings(BaseSettings):
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Keys that clients may use; in the environment, separated by commas."
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File with further keys, one on a line, as llama-server and container secrets have them."
     )
     state_dir: Path = Field(
         default_factory=lambda: platformdirs.user_state_path(APP),
@@ -120,20 +105,45 @@ class Settings(BaseSettings):
 
     @field_validator("engine_args")
     @classmethod
-    def _refuse_taken_flags(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for argument in value:
-            flag = argument.partition("=")[0]
-            if flag in TAKEN_FLAGS:
-                raise ValueError(f"{flag} is the supervisor's: {TAKEN_FLAGS[flag]}")
+    def _refuse_flags(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        split(value)
         return value
 
     @model_validator(mode="after")
     def _resolve_paths(self) -> Self:
-        for name in ("model", "state_dir"):
+        for name in ("model", "state_dir", "api_keys_file"):
             path = getattr(self, name)
             if path is not None:
                 object.__setattr__(self, name, path.expanduser().absolute())
         return self
+
+    @property
+    def engine_flags(self) -> tuple[str, ...]:
+        """What llama-server gets of `engine_args`."""
+        return split(self.engine_args)[1]
+
+    @property
+    def notices(self) -> list[str]:
+        """What became of the flags in `engine_args` that llama-server does not get. Keys are not shown."""
+        return [
+            f"llama-server's {flag} is taken over by the front: {TAKEN_OVER[flag]} is {getattr(self, TAKEN_OVER[flag])}"
+            for flag in split(self.engine_args)[0]
+        ]
+
+    def given_keys(self) -> list[str]:
+        """The keys in `api_keys` and `api_keys_file`.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        keys = [key.get_secret_value() for key in self.api_keys]
+        if self.api_keys_file:
+            try:
+                lines = self.api_keys_file.read_text().splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"cannot read the key file {self.api_keys_file}: {error}") from None
+            keys += [line.strip() for line in lines if line.strip()]
+        return keys
 
     @property
     def on_loopback(self) -> bool:
@@ -144,6 +154,22 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+class EngineFlagsSource(PydanticBaseSettingsSource):
+    """What llama-server's own flags say of the front: the last source, below the settings file."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        """Not used: `__call__` gives all at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        arguments = self.current_state.get("engine_args", ())
+        try:
+            taken, _ = split(shlex.split(arguments) if isinstance(arguments, str) else arguments)
+        except (TypeError, ValueError):  # the field's own validators say what is wrong
+            return {}
+        return dict(as_settings(taken))
 
 
 def load_settings(
@@ -174,7 +200,8 @@ def load_settings(
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+            adopted = EngineFlagsSource(settings_cls)
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path), adopted
 
     given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
     try:
@@ -218,7 +245,7 @@ def _explain(
     elif variable in {name.upper() for name in environ}:
         source, key = "in the environment", variable
     else:
-        source = f"in {path}"
+        source = f"in {path}" if path else "among llama-server's flags"
     if fault["type"] == "extra_forbidden":
         return f"unknown setting {key} {source}{_suggest(key, set(Settings.model_fields))}"
     message = fault["msg"].removeprefix("Value error, ")

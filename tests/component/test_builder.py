@@ -22,15 +22,15 @@ CMAKE += "set_target_properties(llama-server PROPERTIES RUNTIME_OUTPUT_DIRECTORY
 BUILD = """
 import sys
 from pathlib import Path
-from runner_builders import cli, pin
-commit, *arguments = sys.argv[1:]
-original = pin.read_pin()
 from dataclasses import replace
-cli.read_pin = lambda: replace(original, commit=commit)
+from runner_builders import cli, patches, pin
+commit, folder, *arguments = sys.argv[1:]
+original = pin.read_pin()
+cli.read_pin = lambda: replace(original, commit=commit, patches=patches.read_patches(Path(folder)))
 sys.argv = ["builder", "build", *arguments]
 cli.main()
 """
-"""The command with another pin: the folder under test cannot have llama.cpp's commit."""
+"""The command with another pin and patches: the folder under test cannot have llama.cpp's commit."""
 
 
 class Tree:
@@ -39,6 +39,7 @@ class Tree:
     def __init__(self, folder: Path) -> None:
         self.source = folder / "source"
         self.cache = folder / "cache"
+        self.patches = folder / "patches"
         self.source.mkdir()
         (self.source / "CMakeLists.txt").write_text(CMAKE)
         git(self.source, "init", "--quiet")
@@ -52,7 +53,7 @@ class Tree:
         return self.commit
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-c", BUILD, self.commit, "--source", str(self.source), *arguments]
+        return [sys.executable, "-c", BUILD, self.commit, str(self.patches), "--source", str(self.source), *arguments]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -87,6 +88,22 @@ def test_a_build_is_installed_with_its_manifest_and_kept(tree: Tree) -> None:
 
     second = tree.build("--print-manifest")
     assert (second.stdout, second.stderr) == (first.stdout, "")
+
+
+def test_patches_go_into_the_build_and_its_manifest_but_not_into_the_source(tree: Tree) -> None:
+    plain = json.loads(Path(tree.build("--print-manifest").stdout.strip()).read_text())
+    tree.patches.mkdir()
+    diff = f"--- a/main.c\n+++ b/main.c\n@@ -2,1 +2,1 @@\n-{SERVER.splitlines()[1]}\n+{SERVER.splitlines()[1]}\n"
+    (tree.patches / "0001-renamed.patch").write_text(
+        diff.replace('+int main() { printf("version: %s (tiny)', '+int main() { printf("version: %s (patched)')
+    )
+
+    done = tree.build("--reuse", "--print-manifest")
+    assert done.returncode == 0, done.stderr
+    patched = json.loads(Path(done.stdout.strip()).read_text())
+    assert (plain["version"], plain["patches"]) == ("version: 1 (tiny)", {})
+    assert (patched["version"], list(patched["patches"])) == ("version: 1 (patched)", ["0001-renamed"])
+    assert (tree.source / "main.c").read_text() == SERVER
 
 
 def test_a_compile_error_shows_the_compilers_words_and_leaves_the_build_in_use(tree: Tree) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
 
@@ -54,3 +55,23 @@ def test_a_killed_client_frees_its_slot_too(service: Supervisor) -> None:
         os.kill(client.pid, signal.SIGKILL)
         client.communicate()
         eventually(lambda: engine_gauge(engine, "requests_processing"), lambda busy: busy == 0, timeout_s=1)
+
+
+def test_an_abandoned_request_without_streaming_frees_its_slot_while_others_stream(service: Supervisor) -> None:
+    stream = {"prompt": LONG_PROMPT, "max_tokens": 20_000, "stream": True}
+    whole = json.dumps({"prompt": "The sea", "max_tokens": 20_000})
+    with service.engine() as engine:
+        with httpx.stream("POST", f"{service.url}/v1/completions", json=stream, timeout=60) as response:
+            data = response.iter_raw()
+            next(data)
+            with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as client:
+                client.sendall(post("/v1/completions", whole))
+                eventually(lambda: engine_gauge(engine, "requests_processing"), lambda busy: busy == 2, timeout_s=10)
+            eventually(lambda: engine_gauge(engine, "requests_processing"), lambda busy: busy == 1, timeout_s=2)
+            assert next(data)
+        eventually(lambda: engine_gauge(engine, "requests_processing"), lambda busy: busy == 0, timeout_s=1)
+
+
+def post(path: str, body: str) -> bytes:
+    """A request with a body, as bytes."""
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()

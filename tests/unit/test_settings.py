@@ -36,6 +36,33 @@ def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [key.get_secret_value() for key in settings.api_keys] == ["one", "two"]
 
 
+def test_what_is_written_for_llama_server_works_here_too() -> None:
+    flags = ("-m", "m.gguf", "--ctx-size", "4096", "--host=127.0.0.2", "--port", "9", "--api-key", "hush,hush2")
+    settings = load_settings({"engine_args": flags}, config=None)
+    assert (settings.host, settings.port, settings.model) == ("127.0.0.2", 9, Path.cwd() / "m.gguf")
+    assert settings.given_keys() == ["hush", "hush2"]
+    assert settings.engine_flags == ("--ctx-size", "4096")
+    assert "llama-server's --port is taken over by the front: port is 9" in settings.notices
+    assert "hush" not in "".join(settings.notices)
+
+
+def test_a_setting_of_the_fronts_own_counts_more_than_a_flag_of_llama_servers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RUNNER_PORT", "8")
+    monkeypatch.setenv("RUNNER_ENGINE_ARGS", "--port 9")
+    settings = load_settings({}, config=None)
+    assert settings.port == 8
+    assert settings.notices == ["llama-server's --port is taken over by the front: port is 8"]
+
+
+def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("one\n\n two \n")
+    assert load_settings({"api_keys_file": tmp_path / "keys"}, config=None).given_keys() == ["one", "two"]
+    with pytest.raises(ConfigError, match=r"cannot read the key file .*missing"):
+        load_settings({"api_keys_file": tmp_path / "missing"}, config=None).given_keys()
+
+
 def test_what_other_programs_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNNER_OS", "Linux")
     monkeypatch.setenv("RUNNER_TEMP", "/tmp")
@@ -60,7 +87,9 @@ def test_what_other_programs_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
         ({}, {}, "api_keys = ['one', '']", "bad setting api_keys in {config}: a key is empty"),
         ({}, {"RUNNER_API_KEYS": "one,,two"}, "", "bad setting RUNNER_API_KEYS in the environment: a key is empty"),
         ({}, {"RUNNER_API_KEYS": ","}, "", "bad setting RUNNER_API_KEYS in the environment: a key is empty"),
-        ({}, {}, "engine_args = ['--port=1']", "--port is the supervisor's: set the port with"),
+        ({}, {}, "engine_args = ['--metrics']", "--metrics is the supervisor's: leave it out"),
+        ({}, {}, "engine_args = ['--port']", "bad setting engine_args in {config}: --port has no value"),
+        ({}, {}, "engine_args = 7", "bad setting engine_args in {config}: "),
     ],
 )
 def test_bad_settings_name_the_key_and_where_it_was_set(

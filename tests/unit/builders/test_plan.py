@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from runner_builders.backends import BACKENDS, cpu
+from runner_builders.patches import Patch
+from runner_builders.pin import Pin
 from runner_builders.plan import BuildPlan, make_plan
 from runner_builders.toolchain import Toolchain
 
@@ -21,10 +23,18 @@ LINUX = Toolchain(
     ninja=Path("/usr/bin/ninja"),
 )
 COMMIT = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
+PIN = Pin(
+    commit=COMMIT,
+    git="https://example.org/llama.cpp",
+    sdist_requirement="tree==1.0",
+    sdist_sha256="0" * 64,
+    sdist_subdirectory="vendor/llama.cpp",
+    patches=(Patch("0001-first", b"--- a/x\n"),),
+)
 
 
-def plan(toolchain: Toolchain = LINUX, commit: str = COMMIT) -> BuildPlan:
-    return make_plan(name="cpu", backend=cpu, commit=commit, toolchain=toolchain)
+def plan(toolchain: Toolchain = LINUX, pin: Pin = PIN) -> BuildPlan:
+    return make_plan(name="cpu", backend=cpu, pin=pin, toolchain=toolchain)
 
 
 def test_the_golden_plan_for_linux_on_the_cpu() -> None:
@@ -50,12 +60,14 @@ def test_every_option_has_a_reason() -> None:
 def test_a_key_changes_with_what_goes_into_the_build_and_with_nothing_else() -> None:
     keys = {
         plan().key,
-        plan(commit="f" * 40).key,
+        plan(pin=replace(PIN, commit="f" * 40)).key,
+        plan(pin=replace(PIN, patches=())).key,
+        plan(pin=replace(PIN, patches=(Patch("0001-first", b"--- a/y\n"),))).key,
         plan(replace(LINUX, compiler="c++ 13")).key,
         plan(replace(LINUX, cc=Path("/opt/cc"))).key,
         plan(replace(LINUX, cpu="x86_64-ba9876543210")).key,
     }
-    assert len(keys) == 5
+    assert len(keys) == 7
     assert plan(replace(LINUX, cmake=Path("/elsewhere/cmake"))).key == plan().key
 
 

@@ -94,6 +94,7 @@ def pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pin:
         sdist_requirement="tiny-sdist==1.0",
         sdist_sha256=sha256,
         sdist_subdirectory="vendor/llama.cpp",
+        patches=(),
     )
 
 
