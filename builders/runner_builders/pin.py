@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A llama.cpp commit, its git URL, the source distribution (requirement, sha256, folder) that holds it, patches."""
+    """A llama.cpp commit, its git URL, the sdist (requirement, sha256, folder) that holds it, and our patches."""
 
     commit: str
     git: str

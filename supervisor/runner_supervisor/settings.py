@@ -125,9 +125,10 @@ class Settings(BaseSettings):
     @property
     def notices(self) -> list[str]:
         """What became of the flags in `engine_args` that llama-server does not get. Keys are not shown."""
+        taken = [(flag, TAKEN_OVER[flag]) for flag in split(self.engine_args)[0]]
         return [
-            f"llama-server's {flag} is taken over by the front: {TAKEN_OVER[flag]} is {getattr(self, TAKEN_OVER[flag])}"
-            for flag in split(self.engine_args)[0]
+            f"llama-server's {flag} is taken over by the front: {name} is {getattr(self, name)}"
+            for flag, name in taken
         ]
 
     def given_keys(self) -> list[str]:
