@@ -10,20 +10,8 @@ import re
 
 import orjson
 
-from runner_supervisor.front.queue import QUEUED_PATHS
+from runner_supervisor.front.message import Head
 from runner_supervisor.front.replies import Refusal
-
-MULTIPART_PATHS = frozenset({"/audio/transcriptions", "/v1/audio/transcriptions"})
-JSON_PATHS = (QUEUED_PATHS - MULTIPART_PATHS) | {
-    "/apply-template",
-    "/chat/completions/input_tokens",
-    "/detokenize",
-    "/responses/input_tokens",
-    "/tokenize",
-    "/v1/chat/completions/input_tokens",
-    "/v1/messages/count_tokens",
-    "/v1/responses/input_tokens",
-}
 
 UTF8_BOM = b"\xef\xbb\xbf"
 """The engine's parser takes it, and trailing NULs, as some clients send them."""
@@ -32,9 +20,9 @@ CHECKED_BYTES = 1 << 20
 """Longer bodies are left to the engine: parsing one would hold everybody else up for milliseconds."""
 
 
-def check_body(method: bytes, path: str, body: bytes) -> Refusal | None:
+def check_body(head: Head, body: bytes) -> Refusal | None:
     """Why this body cannot be served, or None."""
-    if method != b"POST" or path not in JSON_PATHS or len(body) > CHECKED_BYTES:
+    if head.method != b"POST" or not head.route.json or len(body) > CHECKED_BYTES:
         return None
     try:
         parsed = orjson.loads(body.removeprefix(UTF8_BOM).rstrip(b"\0"))

@@ -14,6 +14,11 @@ class Gate:
         self._keys = keys
         self.open = open_ and not len(keys)
 
+    @property
+    def version(self) -> int:
+        """Changes when the same credentials may lead to another answer."""
+        return self._keys.version
+
     def admit(self, authorization: bytes | None, api_key: bytes | None) -> str | None:
         """The id of the caller's key, `anyone` when no key is needed, or None: keep out.
 

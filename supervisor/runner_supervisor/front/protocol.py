@@ -21,8 +21,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from runner_supervisor.core.admission import Share
 from runner_supervisor.front.gate import ANYONE, Gate
-from runner_supervisor.front.message import Request
+from runner_supervisor.front.message import Head
 from runner_supervisor.front.relay import Backend, Relay
 from runner_supervisor.front.replies import (
     FOREIGN_ORIGIN,
@@ -94,7 +95,11 @@ class FrontProtocol(HttpToolsProtocol):
         self._closing = False
         self._head_bytes = 0
         self._in_head = False
-        self._patience: asyncio.TimerHandle | None = None
+        self._length = 0
+        self._said: tuple[object, ...] = ()
+        self._known: tuple[Head, Share, Refusal | None] | None = None
+        self._deadline = 0.0
+        self._watch: asyncio.TimerHandle | None = None
 
     # The connection.
 
@@ -103,29 +108,30 @@ class FrontProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         listener = transport.get_extra_info("socket")
         self._trusted = listener is not None and listener.family == getattr(socket, "AF_UNIX", None)
-        self.app_state = {**self.app_state, "trusted": self._trusted}
-        self._patience = self.loop.call_later(PATIENCE_S, self._lose_patience)
+        self._deadline = self.loop.time() + PATIENCE_S
+        self._watch = self.loop.call_later(PATIENCE_S, self._look_at_the_clock)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client. One that sends neither its head nor its body in time, or too much head, goes."""
-        if self._patience:
-            self._patience.cancel()
-            self._patience = None
+        self._deadline = self.loop.time() + PATIENCE_S
         self._head_bytes += len(data)  # until a head begins: what came with its beginning is not counted
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_BYTES:
             self._refuse_head(HEAD_TOO_LARGE)
-            return
-        if self._in_head or (isinstance(self.cycle, Relay) and self.cycle.waits_for_body):
-            self._patience = self.loop.call_later(PATIENCE_S, self._lose_patience)
 
-    def _lose_patience(self) -> None:
-        if isinstance(self.cycle, Relay) and self.cycle.waits_for_body:
-            self.cycle.on_too_slow()
+    def _look_at_the_clock(self) -> None:
+        """Wakes twice a minute or so: a timer a request would cost more than all that it watches."""
+        now = self.loop.time()
+        if now < self._deadline:
+            self._watch = self.loop.call_later(min(PATIENCE_S, self._deadline - now), self._look_at_the_clock)
         elif self._in_head:
             self._refuse_head(TOO_SLOW)
-        else:
+        elif isinstance(self.cycle, Relay) and self.cycle.waits_for_body:
+            self.cycle.on_too_slow()
+        elif self.cycle is None or self.cycle.response_complete:
             self.transport.close()
+        else:
+            self._watch = self.loop.call_later(PATIENCE_S, self._look_at_the_clock)
 
     def _refuse_head(self, refusal: Refusal) -> None:
         """Answer a request whose head never came whole; if others are at work, closing has to do."""
@@ -138,8 +144,8 @@ class FrontProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone; so do its requests, the one at work and those that wait."""
-        if self._patience:
-            self._patience.cancel()
+        if self._watch:
+            self._watch.cancel()
         pending = {self._at_work, self.cycle, *(cycle for cycle, _ in self.pipeline)}
         super().connection_lost(exc)
         for cycle in pending:
@@ -172,29 +178,48 @@ class FrontProtocol(HttpToolsProtocol):
     # What the parser found.
 
     def on_message_begin(self) -> None:
-        """A request begins."""
-        super().on_message_begin()
+        """A request begins. The scope, which FastAPI alone reads, is made when it is known to be FastAPI's."""
+        self.url = b""
+        self.headers = []
+        self._length = 0
         self._in_head = True
         self._head_bytes = 0
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a chunked body's trailer, which is left out."""
+        if not self._in_head:
+            return
+        name = name.lower()
+        if name == b"content-length":
+            self._length = int(value)
+        else:
+            self.headers.append((name, value))
+
     def on_headers_complete(self) -> None:
-        """A request's head is in: ours to relay, or FastAPI's."""
+        """A request's head is in: ours to relay, or FastAPI's.
+
+        Clients that keep a connection send the same head again and again: what was found out of the one before
+        holds for its equal.
+        """
         self._in_head = False
         if self._closing:
             return
-        target = origin_form(self.url)
-        if is_control(target):
-            super().on_headers_complete()
+        parser = self.parser
+        said = (parser.get_method(), self.url, parser.get_http_version(), self.headers, self._gate.version)
+        if said != self._said:
+            self._known = self._read_head()
+            self._said = said
+        if self._known is None:
+            self._hand_to_fastapi()
             return
-        http_1_0 = self.parser.get_http_version() == "1.0"
-        caller, refusal = self._admit()
+        head, share, refusal = self._known
         relay = Relay(
-            Request(self.parser.get_method(), target, self.headers, http_1_0=http_1_0),
+            head,
+            self._length,
             backend=self._backend,
             client=self,
             loop=self.loop,
-            keep_alive=not http_1_0 and self.parser.should_keep_alive(),
-            caller=caller,
+            share=share,
             refusal=refusal,
         )
         before, self.cycle = self.cycle, cast("Any", relay)
@@ -205,6 +230,33 @@ class FrontProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((cast("Any", relay), self.app))
             if len(self.pipeline) >= PIPELINED:
                 self.flow.pause_reading()
+
+    def _read_head(self) -> tuple[Head, Share, Refusal | None] | None:
+        """What a head means: the head to relay, whose it is, and why not, if so; None if it is FastAPI's."""
+        target = origin_form(self.url)
+        if is_control(target):
+            return None
+        parser = self.parser
+        http_1_0 = parser.get_http_version() == "1.0"
+        head = Head(
+            parser.get_method(),
+            target,
+            self.headers,
+            http_1_0=http_1_0,
+            keep_alive=not http_1_0 and parser.should_keep_alive(),
+        )
+        caller, refusal = self._admit(head)
+        return head, Share(caller), refusal
+
+    def _hand_to_fastapi(self) -> None:
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        self.headers += headers
+        if self._length:
+            self.headers.append((b"content-length", b"%d" % self._length))
+        self.scope["state"] = {"trusted": self._trusted}
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A piece of a request's body."""
@@ -247,22 +299,24 @@ class FrontProtocol(HttpToolsProtocol):
         else:
             cycle.start()
 
-    def _admit(self) -> tuple[str, Refusal | None]:
+    def on_response_complete(self) -> None:
+        """An answer is out: the next request of the pipeline, or the wait for one."""
+        self.server_state.total_requests += 1
+        self._deadline = self.loop.time() + self.timeout_keep_alive
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+
+    def _admit(self, head: Head) -> tuple[str, Refusal | None]:
         """Who is asking, and why not, if so."""
         if self._trusted:
             return ANYONE, None
-        authorization = api_key = origin = None
-        for name, value in self.headers:
-            if name == b"authorization":
-                authorization = value
-            elif name == b"x-api-key":
-                api_key = value
-            elif name == b"origin":
-                origin = value
-        caller = self._gate.admit(authorization, api_key)
+        caller = self._gate.admit(head.authorization, head.api_key)
         if caller is None:
             return "", INVALID_KEY
-        if caller == ANYONE and origin is not None and not is_local(origin):
+        if caller == ANYONE and head.origin is not None and not is_local(head.origin):
             return "", FOREIGN_ORIGIN
         return caller, None
 

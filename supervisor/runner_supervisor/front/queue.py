@@ -9,15 +9,6 @@ from typing import Protocol
 from runner_supervisor.core.admission import Admission, Share
 from runner_supervisor.front.metrics import Metrics
 
-QUEUED_PATHS = frozenset(
-    {
-        "/audio/transcriptions", "/chat/completions", "/completion", "/completions", "/embedding", "/embeddings",
-        "/infill", "/rerank", "/reranking", "/responses", "/v1/audio/transcriptions", "/v1/chat/completions",
-        "/v1/completions", "/v1/embeddings", "/v1/messages", "/v1/rerank", "/v1/reranking", "/v1/responses",
-    }
-)  # fmt: skip
-"""What takes a slot of llama-server's (tools/server/server.cpp, its routes); all else is answered at once."""
-
 PACE_WEIGHT = 0.2
 LONGEST_RETRY_S = 600
 
@@ -44,7 +35,7 @@ class SlotQueue:
         self._working: dict[Waiter, float] = {}
         self._pace_s = 1.0
         self._pumping = False
-        metrics.queued.set_function(lambda: self._admission.queued)
+        metrics.queued = lambda: self._admission.queued
 
     @property
     def queued(self) -> int:
@@ -87,7 +78,8 @@ class SlotQueue:
         if began is not None:
             self._pace_s += PACE_WEIGHT * (self._loop.time() - began - self._pace_s)
             self._admission.release()
-            self._pump()
+            if self._admission.queued:
+                self._pump()
 
     def expire_all(self) -> None:
         """Nobody is going to be served: let all who wait know."""

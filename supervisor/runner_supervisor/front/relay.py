@@ -17,9 +17,9 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 from runner_supervisor.core.admission import Share
 from runner_supervisor.front.body import check_body
-from runner_supervisor.front.message import CONTINUE, FRAMING, Request, Unchunk, client_head, is_chunked
+from runner_supervisor.front.message import CONTINUE, Head, Unchunk, client_head, is_chunked
 from runner_supervisor.front.metrics import Metrics
-from runner_supervisor.front.queue import QUEUED_PATHS, SlotQueue
+from runner_supervisor.front.queue import SlotQueue
 from runner_supervisor.front.replies import (
     BODY_TOO_LARGE,
     BUFFERS_FULL,
@@ -32,6 +32,8 @@ from runner_supervisor.front.replies import (
 )
 from runner_supervisor.front.upstream import Connection, Upstream
 
+CONNECT_S = 5.0
+CONNECT_EVERY_S = 0.005
 VERDICT_S = 1.0
 VERDICT_EVERY_S = 0.02
 
@@ -91,41 +93,41 @@ NOBODY_WAITS = NobodyWaits()
 class Relay:
     """One request on its way. It has the attributes that uvicorn's protocol expects of a request cycle."""
 
+    response_complete = False
+    disconnected = False
+    message_event = NOBODY_WAITS
+    _started = False
+    _body_complete = False
+    _body_bytes = 0
+    _place = 0
+    _status = 0
+    _retried = False
+    _outlived = False
+    _connection: Connection | None = None
+
     def __init__(
         self,
-        request: Request,
+        head: Head,
+        length: int,
         *,
         backend: Backend,
         client: Client,
         loop: asyncio.AbstractEventLoop,
-        keep_alive: bool,
-        caller: str,
+        share: Share,
         refusal: Refusal | None,
     ) -> None:
-        self.request = request
-        self.keep_alive = keep_alive
-        self.response_complete = False
-        self.disconnected = False
-        self.message_event = NOBODY_WAITS
+        self.keep_alive = head.keep_alive
+        self._head = head
+        self._has_body = length > 0 or head.chunked
         self._backend = backend
         self._client = client
         self._loop = loop
-        self._share = Share(caller)
-        self._queues = request.path in QUEUED_PATHS
-        self._place = 0
+        self._share = share
         self._refusal = refusal
-        self._began_s = self._sent_s = perf_counter()
-        self._started = False
         self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._body_complete = False
-        self._status = 0
-        self._retried = False
-        self._outlived = False
-        self._connection: Connection | None = None
-        self._connecting: asyncio.Task[None] | None = None
+        self._began_s = self._sent_s = perf_counter()
         self._write: Callable[[bytes], None] = client.transport.write
-        if refusal is None and request.length > backend.max_body_bytes:
+        if refusal is None and length > backend.max_body_bytes:
             self._refusal = BODY_TOO_LARGE
 
     # The client's side: called by front.protocol.
@@ -139,7 +141,7 @@ class Relay:
             self._reply(self._refusal)
         elif self._body_complete:
             self._dispatch()
-        elif self.request.expects_continue:
+        elif self._head.expects_continue:
             self._write(CONTINUE)
 
     def on_body(self, data: bytes) -> None:
@@ -190,10 +192,8 @@ class Relay:
         self.response_complete = True
         if self._connection:
             self._connection.abort()
-        if self._connecting:
-            self._connecting.cancel()
         if self._started:
-            self._backend.metrics.abandoned(self.request.path)
+            self._backend.metrics.abandoned(self._head.route.label)
         self._end()
 
     def pause(self) -> None:
@@ -210,20 +210,21 @@ class Relay:
 
     def on_head(self, status: int, head: bytes, body: bytes) -> None:
         """Pass the answer's head on, without what belongs to the engine's connection."""
-        if self._backend.draining:
+        backend = self._backend
+        if backend.draining:
             self.keep_alive = False
         extra = [] if self.keep_alive else [b"connection: close"]
         if self._place:
             extra.append(b"x-queue-position: %d" % self._place)
             extra.append(b"x-queue-ms: %d" % (1000 * (self._sent_s - self._began_s)))
-        if self.request.http_1_0 and is_chunked(head):
-            self._write(client_head(head, extra, drop=FRAMING))
+        if self._head.http_1_0 and is_chunked(head):
+            self._write(client_head(head, extra, chunked=False))
             self._write = Unchunk(self._write)
             self._write(body)
         else:
             self._write(client_head(head, extra) + body)
         self._status = status
-        self._backend.metrics.first_byte(self.request.path, perf_counter() - self._began_s)
+        backend.metrics.first_byte(self._head.route.label, perf_counter() - self._began_s)
 
     def on_data(self, data: bytes) -> None:
         """Pass bytes on."""
@@ -244,12 +245,17 @@ class Relay:
         if self._status:
             # Part of an answer is out. Its framing lacks an end, which is how the client knows.
             self.keep_alive = False
-            self._backend.metrics.broken(self.request.path)
+            self._backend.metrics.broken(self._head.route.label)
             self._close()
         elif stale and not self._retried:
             self._retried = True
             self._forward()
-        elif self._queues and not self._outlived:
+        else:
+            self._outlive()
+
+    def _outlive(self) -> None:
+        """Wait, once, for what becomes of the engine."""
+        if self._head.route.queued and not self._outlived:
             self._outlived = True
             self._await_verdict(self._backend.upstream(), self._loop.time() + VERDICT_S)
         else:
@@ -274,9 +280,9 @@ class Relay:
         backend.begin(self)
         if backend.draining:
             self._reply(DRAINING)
-        elif refusal := check_body(self.request.method, self.request.path, self._whole_body()):
+        elif refusal := check_body(self._head, self._whole_body()):
             self._reply(refusal)
-        elif not self._queues:
+        elif not self._head.route.queued:
             self._forward()
         elif backend.hopeless():
             self._reply(backend.unavailable())
@@ -307,42 +313,37 @@ class Relay:
 
     def _forward(self) -> None:
         upstream = self._backend.upstream()
-        if upstream is None and self._queues and not self._backend.hopeless():
+        if upstream is None and self._head.route.queued and not self._backend.hopeless():
             self._backend.queue.put_back(self, self._share)
-            return
-        if upstream is None:
+        elif upstream is None:
             self._reply(self._backend.unavailable())
-            return
-        connection = None if self._retried else upstream.take()
-        if connection:
-            self._send(connection)
         else:
-            self._connecting = self._loop.create_task(self._connect(upstream))
+            self._send(upstream, self._loop.time() + CONNECT_S)
 
-    async def _connect(self, upstream: Upstream) -> None:
+    def _send(self, upstream: Upstream, deadline: float) -> None:
+        if self.response_complete:
+            return
+        send = upstream.send_on_new if self._retried else upstream.send
+        head = self._head
+        self._sent_s = perf_counter()
         try:
-            connection = await upstream.connect()
+            self._connection = send(head.encode(self._whole_body()), self, head_only=head.method == b"HEAD")
+        except BlockingIOError:  # its backlog is full
+            if self._loop.time() < deadline:
+                self._loop.call_later(CONNECT_EVERY_S, self._send, upstream, deadline)
+            else:
+                self._reply(ENGINE_GONE)
         except (ConnectionRefusedError, FileNotFoundError):
             self._backend.engine_lost(upstream)
-            if self._queues:
+            if head.route.queued:
                 self._backend.queue.put_back(self, self._share)
             else:
                 self._reply(ENGINE_GONE)
-            return
         except OSError:
-            self._reply(ENGINE_GONE)
-            return
-        finally:
-            self._connecting = None
-        self._send(connection)
-
-    def _send(self, connection: Connection) -> None:
-        self._connection = connection
-        self._sent_s = perf_counter()
-        request = self.request
-        connection.send(request.encode(self._whole_body()), self, head_only=request.method == b"HEAD")
-        if self._client.flow.write_paused:  # the answer before this one is not read yet
-            connection.pause_reading()
+            self._outlive()
+        else:
+            if self._client.flow.write_paused:  # the answer before this one is not read yet
+                self._connection.pause_reading()
 
     def _whole_body(self) -> bytes:
         if len(self._body) > 1:
@@ -352,10 +353,10 @@ class Relay:
     def _reply(self, refusal: Refusal) -> None:
         if self.response_complete:
             return
-        if self.request.has_body and not self._body_complete:
+        if self._has_body and not self._body_complete:
             self.keep_alive = False
         keep_alive = self.keep_alive and not self._backend.draining
-        self._write(refusal.response(keep_alive=keep_alive, head_only=self.request.method == b"HEAD"))
+        self._write(refusal.response(keep_alive=keep_alive, head_only=self._head.method == b"HEAD"))
         self._finish(refusal.status)
 
     def _end(self) -> None:
@@ -364,7 +365,7 @@ class Relay:
         self._backend.end(self)
 
     def _finish(self, status: int) -> None:
-        self._backend.metrics.answered(self.request.path, status)
+        self._backend.metrics.answered(self._head.route.label, status)
         self._close()
 
     def _close(self) -> None:
@@ -373,4 +374,4 @@ class Relay:
         if self.keep_alive and not self._backend.draining:
             self._client.on_response_complete()
         else:
-            self._client.close_after_answer(linger=self.request.has_body and not self._body_complete)
+            self._client.close_after_answer(linger=self._has_body and not self._body_complete)

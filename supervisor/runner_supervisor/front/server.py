@@ -100,8 +100,7 @@ class Front:
         self._upstream: Upstream | None = None
         self._relays: set[Relay] = set()
         self._idle = asyncio.Event()
-        self._idle.set()
-        self.metrics.in_flight.set_function(lambda: len(self._relays))
+        self.metrics.in_flight = lambda: len(self._relays)
         self.metrics.engine(engine.machine)
         engine.observers.append(self._on_transition)
         app = create_control_app(
@@ -153,6 +152,8 @@ class Front:
             How many were still in flight when time ran out.
         """
         self.draining = True
+        if not self._relays:
+            return 0
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         return len(self._relays)
@@ -192,12 +193,11 @@ class Front:
     def begin(self, relay: Relay) -> None:
         """A relay has gone to work."""
         self._relays.add(relay)
-        self._idle.clear()
 
     def end(self, relay: Relay) -> None:
         """A relay is done."""
         self._relays.discard(relay)
-        if not self._relays:
+        if self.draining and not self._relays:
             self._idle.set()
 
     def _drop_upstream(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -12,7 +14,6 @@ IDLE_S = 4.0
 REQUESTS = 99
 """llama-server closes a connection after 5 s idle or 100 requests (vendor/cpp-httplib/httplib.h:25,33)."""
 
-CONNECT_S = 5.0
 HEAD_BYTES = 64 * 1024
 
 
@@ -36,68 +37,85 @@ class Connection(asyncio.Protocol):
     """One connection: writes a request, cuts the answer's head off, passes the rest on as it is.
 
     httptools follows the framing to find the end; since the class has no `on_body`, a body costs it no
-    Python call.
+    Python call. A new connection has its first request written before the loop knows it: `rest` is what the
+    kernel did not take of that.
     """
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
         self._requests = 0
         self._paused = False
-        self._start(head_only=False)
-
-    def _start(self, *, head_only: bool) -> None:
-        self._head = b""
-        self._head_done = False
-        self._head_sent = False
-        self._complete = False
+        self._aborted = False
         self._reusable = False
+        self.rest = b""
+        self._begin(None, head_only=False)
+
+    def _begin(self, exchange: Exchange | None, *, head_only: bool) -> None:
+        self._exchange = exchange
+        self._head = b""
+        self._head_read = self._head_passed = self._complete = False
         self._head_only = head_only
-        self._parser = httptools.HttpResponseParser(self)
+
+    def open(self, exchange: Exchange, *, head_only: bool) -> None:
+        """Take the answer to the first request, which is on its way already."""
+        self._begin(exchange, head_only=head_only)
+        self._requests = 1
 
     def send(self, request: bytes, exchange: Exchange, *, head_only: bool) -> None:
-        """Write one request. `head_only`: its answer has no body whatever its headers say (HEAD)."""
-        self._start(head_only=head_only)
-        self._exchange = exchange
+        """Write one more request. `head_only`: its answer has no body whatever its headers say (HEAD)."""
+        self._begin(exchange, head_only=head_only)
         self._requests += 1
-        self._transport.write(request)
+        cast("asyncio.Transport", self._transport).write(request)
 
     def abort(self) -> None:
         """Break the connection off: the engine notices at once and stops working on the request."""
         self._exchange = None
-        self._transport.abort()
+        self._aborted = True
+        if self._transport:
+            self._transport.abort()
 
     def pause_reading(self) -> None:
         """Take no more from the engine until `resume_reading`."""
         self._paused = True
-        if self.usable:
+        if self._transport and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Go on taking from the engine."""
         self._paused = False
-        if self.usable:
+        if self._transport and not self._transport.is_closing():
             self._transport.resume_reading()
 
     @property
     def usable(self) -> bool:
         """Whether the engine still has it open."""
-        return not self._transport.is_closing()
+        return self._transport is not None and not self._transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if self._aborted:
+            self._transport.abort()
+            return
+        if self.rest:
+            self._transport.write(self.rest)
+            self.rest = b""
+        if self._paused:
+            self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:  # bytes nobody asked for
-            self._transport.abort()
+            self.abort()
             return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._transport.abort()
+            self._break_off()
             return
-        if self._head_sent:
+        if self._head_passed:
             exchange.on_data(data)
         else:
             self._pass_head(data, exchange)
@@ -105,17 +123,18 @@ class Connection(asyncio.Protocol):
             self._end(exchange)
 
     def _pass_head(self, data: bytes, exchange: Exchange) -> None:
-        self._head += data
-        if not self._head_done:
-            if len(self._head) > HEAD_BYTES:
-                self._transport.abort()
+        head = self._head + data
+        if not self._head_read:
+            self._head = head
+            if len(head) > HEAD_BYTES:
+                self._break_off()
             return
-        cut = self._head.index(b"\r\n\r\n") + 4
-        head, body, self._head = self._head[:cut], self._head[cut:], b""
-        self._head_sent = True
+        cut = head.index(b"\r\n\r\n") + 4
+        self._head = b""
+        self._head_passed = True
         if self._head_only:
             self._complete = True
-        exchange.on_head(self._parser.get_status_code(), head, body)
+        exchange.on_head(self._parser.get_status_code(), head[:cut], head[cut:])
 
     def _end(self, exchange: Exchange) -> None:
         if self._exchange is not exchange:  # it broke off while it was told
@@ -123,56 +142,86 @@ class Connection(asyncio.Protocol):
         self._exchange = None
         if self._paused:  # the last write of an answer may have filled a slow client's buffer
             self.resume_reading()
-        if self._reusable and self._requests < REQUESTS:
+        if self._reusable and not self._head_only and self._requests < REQUESTS:
             self._upstream.release(self)
         else:
-            self._transport.close()
+            cast("asyncio.Transport", self._transport).close()
         exchange.on_end()
+
+    def _break_off(self) -> None:
+        """The engine does not speak HTTP: `connection_lost` tells the exchange."""
+        cast("asyncio.Transport", self._transport).abort()
 
     def on_headers_complete(self) -> None:
         """httptools: the head is in."""
-        self._head_done = True
+        self._head_read = True
 
     def on_message_complete(self) -> None:
         """httptools: the whole answer is in. Only now does the parser know whether the connection stays."""
         self._complete = True
-        self._reusable = self._parser.should_keep_alive() and not self._head_only
+        self._reusable = self._parser.should_keep_alive()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._upstream.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.on_lost(stale=self._requests > 1 and not self._head and not self._head_sent)
+            exchange.on_lost(stale=self._requests > 1 and not self._head and not self._head_passed)
 
 
 class Upstream:
     """The connections to one generation of the engine."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Connection, float] = {}
+        self._opening: set[asyncio.Task[object]] = set()
         self._closed = False
 
-    def take(self) -> Connection | None:
-        """An idle connection that the engine has not given up yet, the most recently used first."""
-        now = self._loop.time()
-        while self._idle:
-            connection, since = self._idle.popitem()
-            if connection.usable and now - since < IDLE_S:
-                return connection
-            connection.abort()
-        return None
-
-    async def connect(self) -> Connection:
-        """A new connection.
+    def send(self, request: bytes, exchange: Exchange, *, head_only: bool) -> Connection:
+        """Send a request on the connection used last that the engine has not given up yet, else on a new one.
 
         Raises:
-            OSError: the engine does not take it, or not within five seconds (TimeoutError).
+            OSError: see `send_on_new`.
         """
-        async with asyncio.timeout(CONNECT_S):
-            _, connection = await self._loop.create_unix_connection(lambda: Connection(self), str(self._socket))
+        deadline = self._loop.time() - IDLE_S
+        while self._idle:
+            connection, since = self._idle.popitem()
+            if connection.usable and since > deadline:
+                connection.send(request, exchange, head_only=head_only)
+                return connection
+            connection.abort()
+        return self.send_on_new(request, exchange, head_only=head_only)
+
+    def send_on_new(self, request: bytes, exchange: Exchange, *, head_only: bool) -> Connection:
+        """Connect and send at once: on a Unix socket neither has to wait. The loop takes over for the answer.
+
+        Raises:
+            BlockingIOError: the engine's backlog is full at the moment.
+            OSError: nobody listens there.
+        """
+        connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connecting.setblocking(False)
+            connecting.connect(self._path)
+            sent = connecting.send(request)
+        except OSError:
+            connecting.close()
+            raise
+        connection = Connection(self)
+        connection.rest = request[sent:]
+        connection.open(exchange, head_only=head_only)
+        task = self._loop.create_task(self._attach(connection, connecting))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
         return connection
+
+    async def _attach(self, connection: Connection, connected: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            await self._loop.create_unix_connection(lambda: connection, sock=connected)
+            return
+        connected.close()
+        connection.connection_lost(None)
 
     def release(self, connection: Connection) -> None:
         """Give a connection back for the next request."""

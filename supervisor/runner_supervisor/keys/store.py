@@ -38,11 +38,13 @@ class KeyStore:
     """The keys in one database file (mode 0600), with those given in the settings on top.
 
     Looking a key up compares digests, and a digest tells nothing of the key it was made of, so how long a
-    comparison takes is no help to a guesser.
+    comparison takes is no help to a guesser. `version` changes with the keys: what was found before may be kept
+    as long as it stays the same.
     """
 
     def __init__(self, path: Path, *, given: Iterable[str] = ()) -> None:
         self._path = path
+        self.version = 0
         path.touch(mode=0o600)
         digests = [_digest(secret.encode()) for secret in given]
         self._by_digest = {digest: _id_of(digest) for digest in digests}
@@ -64,6 +66,7 @@ class KeyStore:
                 (key_id, name, digest, time.time()),
             )
         self._by_digest[digest] = key_id
+        self.version += 1
         return secret
 
     def find(self, secret: bytes) -> str | None:

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from runner_supervisor.front.message import Request
+from runner_supervisor.core.admission import Share
+from runner_supervisor.front.message import Head
 from runner_supervisor.front.relay import Relay
 from runner_supervisor.front.upstream import Connection, Upstream
 
@@ -82,12 +83,12 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
         end=lambda _: None,
     )
     relay = Relay(
-        Request(b"GET", b"/x", [], http_1_0=False),
+        Head(b"GET", b"/x", [], http_1_0=False, keep_alive=True),
+        0,
         backend=cast("Any", backend),
         client=client,
         loop=asyncio.get_running_loop(),
-        keep_alive=True,
-        caller="anyone",
+        share=Share("anyone"),
         refusal=None,
     )
     relay.on_request_complete()
@@ -111,5 +112,5 @@ async def test_a_connection_is_not_given_back_paused() -> None:
     relay.start()
     connection.data_received(ANSWER)
     assert client.written == ANSWER
-    assert upstream.take() is connection
+    assert upstream.send(b"next", relay, head_only=False) is connection
     assert engine.reading

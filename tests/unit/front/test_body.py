@@ -5,6 +5,11 @@ from __future__ import annotations
 import pytest
 
 from runner_supervisor.front.body import CHECKED_BYTES, check_body
+from runner_supervisor.front.message import Head
+
+
+def head(method: bytes, path: bytes) -> Head:
+    return Head(method, path, [], http_1_0=False, keep_alive=True)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +24,7 @@ from runner_supervisor.front.body import CHECKED_BYTES, check_body
     ],
 )
 def test_what_is_no_object_is_refused(body: bytes, message: str) -> None:
-    refusal = check_body(b"POST", "/v1/chat/completions", body)
+    refusal = check_body(head(b"POST", b"/v1/chat/completions"), body)
     assert refusal is not None
     assert (refusal.status, refusal.code) == (400, "invalid_json")
     assert message in refusal.message
@@ -28,14 +33,14 @@ def test_what_is_no_object_is_refused(body: bytes, message: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        (b"POST", "/v1/completions", b' {"prompt": "\xc3\xa4", "n": 123456789012345678901234567890} '),
-        (b"POST", "/v1/completions", b'\xef\xbb\xbf{"prompt": "x"}\0'),
-        (b"POST", "/v1/completions", b'{"a":' + b"[" * 2000 + b"]" * 2000 + b"}"),
-        (b"POST", "/v1/audio/transcriptions", b"--multipart"),
-        (b"POST", "/some/new/path", b"anything"),
-        (b"GET", "/v1/completions", b""),
-        (b"POST", "/v1/completions", b"x" * (CHECKED_BYTES + 1)),
+        (b"POST", b"/v1/completions", b' {"prompt": "\xc3\xa4", "n": 123456789012345678901234567890} '),
+        (b"POST", b"/v1/completions", b'\xef\xbb\xbf{"prompt": "x"}\0'),
+        (b"POST", b"/v1/completions", b'{"a":' + b"[" * 2000 + b"]" * 2000 + b"}"),
+        (b"POST", b"/v1/audio/transcriptions", b"--multipart"),
+        (b"POST", b"/some/new/path", b"anything"),
+        (b"GET", b"/v1/completions", b""),
+        (b"POST", b"/v1/completions", b"x" * (CHECKED_BYTES + 1)),
     ],
 )
-def test_everything_else_is_the_engines(method: bytes, path: str, body: bytes) -> None:
-    assert check_body(method, path, body) is None
+def test_everything_else_is_the_engines(method: bytes, path: bytes, body: bytes) -> None:
+    assert check_body(head(method, path), body) is None
