@@ -107,9 +107,10 @@ class Connection(asyncio.Protocol):
 async def serve(socket: str, tcp_port: int) -> None:
     """Listen until killed."""
     loop = asyncio.get_running_loop()
-    await loop.create_unix_server(Connection, socket)
-    await loop.create_server(Connection, "127.0.0.1", tcp_port, backlog=1024)
-    await asyncio.Event().wait()
+    unix = await loop.create_unix_server(Connection, socket)
+    tcp = await loop.create_server(Connection, "127.0.0.1", tcp_port, backlog=1024)
+    async with unix, tcp:
+        await asyncio.Event().wait()
 
 
 def main() -> None:

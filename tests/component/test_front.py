@@ -376,7 +376,7 @@ async def test_a_fault_of_our_own_is_500_and_logged(
         raise RuntimeError("planted")
 
     async with rig(short_dir) as here:
-        monkeypatch.setattr("runner_supervisor.front.protocol.FrontProtocol._admit", fail)
+        monkeypatch.setattr("runner_supervisor.front.heads.Heads._admit", fail)
         answer = await here.ask(request())
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert "planted" in caplog.text

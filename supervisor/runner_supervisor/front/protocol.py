@@ -12,24 +12,20 @@ import logging
 import socket
 import sys
 from dataclasses import replace
-from ipaddress import ip_address
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from runner_supervisor.core.admission import Share
-from runner_supervisor.front.gate import ANYONE, Gate
-from runner_supervisor.front.message import Head
+from runner_supervisor.front.heads import Heads
 from runner_supervisor.front.relay import Backend, Relay
 from runner_supervisor.front.replies import (
-    FOREIGN_ORIGIN,
     HEAD_TOO_LARGE,
     INTERNAL_ERROR,
-    INVALID_KEY,
     NOT_HTTP,
     TOO_SLOW,
     Refusal,
@@ -43,35 +39,6 @@ PATIENCE_S = 30.0
 
 HEAD_BYTES = 64 * 1024
 PIPELINED = 16
-CONTROL_PREFIXES = (b"/health", b"/metrics", b"/admin")
-
-
-def is_control(target: bytes) -> bool:
-    """Whether FastAPI answers this target: /health, /metrics, /admin, and what lies below each."""
-    if not target.startswith(CONTROL_PREFIXES):
-        return False
-    path = target.partition(b"?")[0]
-    return path[: path.find(b"/", 1)] in CONTROL_PREFIXES if b"/" in path[1:] else path in CONTROL_PREFIXES
-
-
-def is_local(origin: bytes) -> bool:
-    """Whether an Origin header names this machine itself, and so a page that runs here."""
-    host = urlsplit(origin.decode("latin-1")).hostname
-    if host == "localhost":
-        return True
-    try:
-        return host is not None and ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def origin_form(target: bytes) -> bytes:
-    """A request target as path and query: `http://host/path?query` becomes `/path?query` (RFC 9112, 3.2.2)."""
-    if target.startswith(b"/"):
-        return target
-    url = httptools.parse_url(target)
-    query = b"?" + url.query if url.query else b""
-    return (url.path or b"/") + query
 
 
 class FrontProtocol(HttpToolsProtocol):
@@ -81,7 +48,7 @@ class FrontProtocol(HttpToolsProtocol):
         self,
         *,
         backend: Backend,
-        gate: Gate,
+        heads: Heads,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -89,25 +56,24 @@ class FrontProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config=config, server_state=server_state, app_state=app_state, _loop=_loop)
         self._backend = backend
-        self._gate = gate
+        self._heads = heads
         self._trusted = False
         self._at_work: Relay | None = None
         self._closing = False
         self._head_bytes = 0
         self._in_head = False
         self._length = 0
-        self._said: tuple[object, ...] = ()
-        self._known: tuple[Head, Share, Refusal | None] | None = None
         self._deadline = 0.0
         self._watch: asyncio.TimerHandle | None = None
 
     # The connection.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected."""
-        super().connection_made(transport)
-        listener = transport.get_extra_info("socket")
-        self._trusted = listener is not None and listener.family == getattr(socket, "AF_UNIX", None)
+        """A client has connected. In place of uvicorn's: that looks addresses up, which FastAPI alone reads."""
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self._trusted = transport.get_extra_info("socket").family == getattr(socket, "AF_UNIX", None)
         self._deadline = self.loop.time() + PATIENCE_S
         self._watch = self.loop.call_later(PATIENCE_S, self._look_at_the_clock)
 
@@ -137,7 +103,7 @@ class FrontProtocol(HttpToolsProtocol):
         """Answer a request whose head never came whole; if others are at work, closing has to do."""
         self._in_head = False
         if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(refusal.response(keep_alive=False))
+            self._backend.outbox.write(self.transport, refusal.response(keep_alive=False))
             self.close_after_answer(linger=True)
         else:
             self.transport.close()
@@ -170,10 +136,16 @@ class FrontProtocol(HttpToolsProtocol):
         Closing a socket that holds unread bytes resets it, and the reset can overtake the answer.
         """
         self._closing = True
+        self._backend.outbox.flush()
         if linger:
             self.loop.call_later(LINGER_S, self.transport.close)
         else:
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """The server ends: this connection too, when its answer is out."""
+        self._backend.outbox.flush()
+        super().shutdown()
 
     # What the parser found.
 
@@ -196,32 +168,15 @@ class FrontProtocol(HttpToolsProtocol):
             self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """A request's head is in: ours to relay, or FastAPI's.
-
-        Clients that keep a connection send the same head again and again: what was found out of the one before
-        holds for its equal.
-        """
+        """A request's head is in: ours to relay, or FastAPI's."""
         self._in_head = False
         if self._closing:
             return
-        parser = self.parser
-        said = (parser.get_method(), self.url, parser.get_http_version(), self.headers, self._gate.version)
-        if said != self._said:
-            self._known = self._read_head()
-            self._said = said
-        if self._known is None:
+        reading = self._heads.read(self.parser, self.url, self.headers, trusted=self._trusted)
+        if reading is None:
             self._hand_to_fastapi()
             return
-        head, share, refusal = self._known
-        relay = Relay(
-            head,
-            self._length,
-            backend=self._backend,
-            client=self,
-            loop=self.loop,
-            share=share,
-            refusal=refusal,
-        )
+        relay = Relay(reading, self._length, backend=self._backend, client=self, loop=self.loop)
         before, self.cycle = self.cycle, cast("Any", relay)
         if before is None or before.response_complete:
             self._start_asgi_task(relay, self.app)
@@ -231,25 +186,10 @@ class FrontProtocol(HttpToolsProtocol):
             if len(self.pipeline) >= PIPELINED:
                 self.flow.pause_reading()
 
-    def _read_head(self) -> tuple[Head, Share, Refusal | None] | None:
-        """What a head means: the head to relay, whose it is, and why not, if so; None if it is FastAPI's."""
-        target = origin_form(self.url)
-        if is_control(target):
-            return None
-        parser = self.parser
-        http_1_0 = parser.get_http_version() == "1.0"
-        head = Head(
-            parser.get_method(),
-            target,
-            self.headers,
-            http_1_0=http_1_0,
-            keep_alive=not http_1_0 and parser.should_keep_alive(),
-        )
-        caller, refusal = self._admit(head)
-        return head, Share(caller), refusal
-
     def _hand_to_fastapi(self) -> None:
         url, headers = self.url, self.headers
+        self.server, self.client = get_local_addr(self.transport), get_remote_addr(self.transport)
+        self.scheme = "http"
         super().on_message_begin()
         self.url = url
         self.headers += headers
@@ -280,10 +220,11 @@ class FrontProtocol(HttpToolsProtocol):
         fault = error.__context__ if isinstance(error, httptools.HttpParserCallbackError) else None
         if fault and not isinstance(fault, httptools.HttpParserInvalidURLError):
             logger.error("a request handler failed", exc_info=fault)
-            self.transport.write(INTERNAL_ERROR.response(keep_alive=False))
+            refusal = INTERNAL_ERROR
         else:
-            self.transport.write(replace(NOT_HTTP, message=msg).response(keep_alive=False))
-        self.transport.close()
+            refusal = replace(NOT_HTTP, message=msg)
+        self._backend.outbox.write(self.transport, refusal.response(keep_alive=False))
+        self.close_after_answer(linger=False)
 
     # Turns.
 
@@ -308,17 +249,6 @@ class FrontProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-
-    def _admit(self, head: Head) -> tuple[str, Refusal | None]:
-        """Who is asking, and why not, if so."""
-        if self._trusted:
-            return ANYONE, None
-        caller = self._gate.admit(head.authorization, head.api_key)
-        if caller is None:
-            return "", INVALID_KEY
-        if caller == ANYONE and head.origin is not None and not is_local(head.origin):
-            return "", FOREIGN_ORIGIN
-        return caller, None
 
     def _unsupported_upgrade_warning(self) -> None:
         """An upgrade that is not taken up is no fault: the request is answered as HTTP/1.1 (RFC 9110, 7.8)."""

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from runner_supervisor.core.admission import Share
 from runner_supervisor.front.body import check_body
-from runner_supervisor.front.message import CONTINUE, Head, Unchunk, client_head, is_chunked
+from runner_supervisor.front.heads import Reading
+from runner_supervisor.front.message import CONTINUE, Unchunk, client_head, is_chunked
 from runner_supervisor.front.metrics import Metrics
+from runner_supervisor.front.outbox import Outbox
 from runner_supervisor.front.queue import SlotQueue
 from runner_supervisor.front.replies import (
     BODY_TOO_LARGE,
@@ -47,6 +49,7 @@ class Backend(Protocol):
     max_buffered_bytes: int
     buffered_bytes: int
     draining: bool
+    outbox: Outbox
 
     def upstream(self) -> Upstream | None:
         """The READY engine's connections, or None."""
@@ -104,30 +107,30 @@ class Relay:
     _retried = False
     _outlived = False
     _connection: Connection | None = None
+    on_data: Callable[[bytes], None]
+    """Passes bytes of the answer on."""
 
     def __init__(
         self,
-        head: Head,
+        reading: Reading,
         length: int,
         *,
         backend: Backend,
         client: Client,
         loop: asyncio.AbstractEventLoop,
-        share: Share,
-        refusal: Refusal | None,
     ) -> None:
+        self._head = head = reading.head
+        self._share = reading.share
+        self._refusal = reading.refusal
         self.keep_alive = head.keep_alive
-        self._head = head
         self._has_body = length > 0 or head.chunked
         self._backend = backend
         self._client = client
         self._loop = loop
-        self._share = share
-        self._refusal = refusal
         self._body: list[bytes] = []
         self._began_s = self._sent_s = perf_counter()
-        self._write: Callable[[bytes], None] = client.transport.write
-        if refusal is None and length > backend.max_body_bytes:
+        self.on_data = self._write = partial(backend.outbox.write, client.transport)
+        if self._refusal is None and length > backend.max_body_bytes:
             self._refusal = BODY_TOO_LARGE
 
     # The client's side: called by front.protocol.
@@ -219,16 +222,12 @@ class Relay:
             extra.append(b"x-queue-ms: %d" % (1000 * (self._sent_s - self._began_s)))
         if self._head.http_1_0 and is_chunked(head):
             self._write(client_head(head, extra, chunked=False))
-            self._write = Unchunk(self._write)
-            self._write(body)
+            self.on_data = Unchunk(self._write)
+            self.on_data(body)
         else:
             self._write(client_head(head, extra) + body)
         self._status = status
         backend.metrics.first_byte(self._head.route.label, perf_counter() - self._began_s)
-
-    def on_data(self, data: bytes) -> None:
-        """Pass bytes on."""
-        self._write(data)
 
     def on_end(self) -> None:
         """The answer is complete."""

@@ -18,7 +18,9 @@ from runner_supervisor.engine.supervisor import EngineSupervisor, Transition
 from runner_supervisor.errors import AddressError
 from runner_supervisor.front.control import Load, create_control_app
 from runner_supervisor.front.gate import Gate
+from runner_supervisor.front.heads import Heads
 from runner_supervisor.front.metrics import Metrics
+from runner_supervisor.front.outbox import Outbox
 from runner_supervisor.front.protocol import FrontProtocol
 from runner_supervisor.front.queue import SlotQueue
 from runner_supervisor.front.relay import Relay
@@ -90,6 +92,7 @@ class Front:
         stop: Callable[[], None],
     ) -> None:
         self.metrics = Metrics()
+        self.outbox = Outbox(asyncio.get_running_loop())
         self.queue = SlotQueue(queue_size=queue_size, timeout_s=queue_timeout_s, metrics=self.metrics)
         self.max_body_bytes = max_body_bytes
         self.max_buffered_bytes = max_buffered_bytes
@@ -113,7 +116,7 @@ class Front:
         )
         config = uvicorn.Config(
             app,
-            http=cast("Any", partial(FrontProtocol, backend=self, gate=gate)),
+            http=cast("Any", partial(FrontProtocol, backend=self, heads=Heads(gate))),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -209,7 +212,7 @@ class Front:
     def _on_transition(self, transition: Transition) -> None:
         self.metrics.engine(transition.machine)
         if transition.machine.state is State.READY:
-            self._upstream = Upstream(transition.socket)
+            self._upstream = Upstream(transition.socket, self.outbox)
             self.queue.set_slots(self._engine.slots)
         else:
             self._drop_upstream()

@@ -10,6 +10,8 @@ from typing import Protocol, cast
 
 import httptools
 
+from runner_supervisor.front.outbox import Outbox
+
 IDLE_S = 4.0
 REQUESTS = 99
 """llama-server closes a connection after 5 s idle or 100 requests (vendor/cpp-httplib/httplib.h:25,33)."""
@@ -68,7 +70,7 @@ class Connection(asyncio.Protocol):
         """Write one more request. `head_only`: its answer has no body whatever its headers say (HEAD)."""
         self._begin(exchange, head_only=head_only)
         self._requests += 1
-        cast("asyncio.Transport", self._transport).write(request)
+        self._upstream.outbox.write(cast("asyncio.Transport", self._transport), request)
 
     def abort(self) -> None:
         """Break the connection off: the engine notices at once and stops working on the request."""
@@ -171,7 +173,8 @@ class Connection(asyncio.Protocol):
 class Upstream:
     """The connections to one generation of the engine."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, outbox: Outbox) -> None:
+        self.outbox = outbox
         self._path = str(path)
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Connection, float] = {}
@@ -201,8 +204,8 @@ class Upstream:
             OSError: nobody listens there.
         """
         connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connecting.setblocking(False)
         try:
-            connecting.setblocking(False)
             connecting.connect(self._path)
             sent = connecting.send(request)
         except OSError:

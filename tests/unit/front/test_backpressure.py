@@ -10,13 +10,15 @@ from typing import Any, cast
 import pytest
 
 from runner_supervisor.core.admission import Share
+from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.message import Head
+from runner_supervisor.front.outbox import LARGE_BYTES, Outbox
 from runner_supervisor.front.relay import Relay
 from runner_supervisor.front.upstream import Connection, Upstream
 
 pytestmark = pytest.mark.anyio
 
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % LARGE_BYTES + bytes(LARGE_BYTES)
 
 
 class Transport:
@@ -66,7 +68,8 @@ class Client(Transport):
 
 def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
     """A relay whose request is complete, and the idle connection that it will take."""
-    upstream = Upstream(Path("unused.sock"))
+    outbox = Outbox(asyncio.get_running_loop())
+    upstream = Upstream(Path("unused.sock"), outbox)
     connection, transport = Connection(upstream), Transport()
     connection.connection_made(cast("asyncio.Transport", transport))
     upstream.release(connection)
@@ -78,18 +81,17 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
         max_buffered_bytes=1,
         buffered_bytes=0,
         draining=False,
+        outbox=outbox,
         upstream=lambda: upstream,
         begin=lambda _: None,
         end=lambda _: None,
     )
     relay = Relay(
-        Head(b"GET", b"/x", [], http_1_0=False, keep_alive=True),
+        Reading(Head(b"GET", b"/x", [], http_1_0=False, keep_alive=True), Share("anyone"), None),
         0,
         backend=cast("Any", backend),
         client=client,
         loop=asyncio.get_running_loop(),
-        share=Share("anyone"),
-        refusal=None,
     )
     relay.on_request_complete()
     return relay, connection, transport, upstream
@@ -97,8 +99,9 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
 
 async def test_an_answer_behind_one_that_is_not_read_yet_is_held_back() -> None:
     client = Client(paused=True)
-    relay, _, engine, _ = rig(client)
+    relay, _, engine, upstream = rig(client)
     relay.start()
+    upstream.outbox.flush()
     assert engine.written.startswith(b"GET /x ")
     assert not engine.reading
     relay.resume()

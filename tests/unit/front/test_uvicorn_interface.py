@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 import uvicorn
@@ -13,6 +14,9 @@ SIGNATURES = {
     "__init__": ["self", "config", "server_state", "app_state", "_loop"],
     "connection_made": ["self", "transport"],
     "connection_lost": ["self", "exc"],
+    "data_received": ["self", "data"],
+    "on_message_begin": ["self"],
+    "on_header": ["self", "name", "value"],
     "on_headers_complete": ["self"],
     "on_body": ["self", "body"],
     "on_message_complete": ["self"],
@@ -31,6 +35,17 @@ CYCLE_ATTRIBUTES = ["response_complete", "disconnected", "message_event", "keep_
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_the_methods_that_are_overridden_or_called(name: str) -> None:
     assert list(inspect.signature(getattr(HttpToolsProtocol, name)).parameters) == SIGNATURES[name]
+
+
+def test_what_a_connection_begins_with() -> None:
+    """connection_made and on_message_begin are ours; these lines of uvicorn's are what they stand for."""
+    made = inspect.getsource(HttpToolsProtocol.connection_made)
+    assigned = ["connections.add", "transport =", "flow =", "server =", "client =", "scheme ="]
+    assert [
+        line for line in made.splitlines() if "self." in line and "logger" not in line and "% self" not in line
+    ] == [line for line in made.splitlines() if any(f"self.{each}" in line for each in assigned)]
+    begin = inspect.getsource(HttpToolsProtocol.on_message_begin)
+    assert re.findall(r"self\.(\w+) =", begin) == ["url", "expect_100_continue", "headers", "scope"]
 
 
 def test_the_protocols_attributes() -> None:

@@ -1,0 +1,120 @@
+"""What a request's head means: whether FastAPI answers, whose it is, and why it is refused, if so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+import httptools
+
+from runner_supervisor.core.admission import Share
+from runner_supervisor.front.gate import ANYONE, Gate
+from runner_supervisor.front.message import Head
+from runner_supervisor.front.replies import FOREIGN_ORIGIN, INVALID_KEY, Refusal
+
+CONTROL_PREFIXES = (b"/health", b"/metrics", b"/admin")
+REMEMBERED = 256
+REMEMBERED_BYTES = 4096
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A head to relay, whose share of the slots it uses, and the refusal it gets instead, if any."""
+
+    head: Head
+    share: Share
+    refusal: Refusal | None
+
+
+class Heads:
+    """Reads heads. Clients send the same ones again and again, so what was read is remembered, within bounds."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._version = gate.version
+        self._remembered: dict[tuple[object, ...], Reading | None] = {}
+
+    def read(
+        self, parser: httptools.HttpRequestParser, url: bytes, headers: Headers, *, trusted: bool
+    ) -> Reading | None:
+        """The meaning of a head, or None: it is FastAPI's.
+
+        Args:
+            parser: stands at the head's end.
+            url: the request's target.
+            headers: names in lower case, without Content-Length.
+            trusted: it came over the control socket, whose folder only we can enter.
+
+        Raises:
+            httptools.HttpParserInvalidURLError: the target is no URL.
+        """
+        if self._version != self._gate.version:
+            self._version = self._gate.version
+            self._remembered.clear()
+        key = (parser.get_method(), url, parser.get_http_version(), trusted, *headers)
+        try:
+            return self._remembered[key]
+        except KeyError:
+            pass
+        reading = self._read(parser, url, headers, trusted=trusted)
+        if len(url) + sum(len(name) + len(value) for name, value in headers) <= REMEMBERED_BYTES:
+            if len(self._remembered) >= REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = reading
+        return reading
+
+    def _read(
+        self, parser: httptools.HttpRequestParser, url: bytes, headers: Headers, *, trusted: bool
+    ) -> Reading | None:
+        target = origin_form(url)
+        if is_control(target):
+            return None
+        http_1_0 = parser.get_http_version() == "1.0"
+        head = Head(
+            parser.get_method(),
+            target,
+            headers,
+            http_1_0=http_1_0,
+            keep_alive=not http_1_0 and parser.should_keep_alive(),
+        )
+        caller, refusal = (ANYONE, None) if trusted else self._admit(head)
+        return Reading(head, Share(caller), refusal)
+
+    def _admit(self, head: Head) -> tuple[str, Refusal | None]:
+        caller = self._gate.admit(head.authorization, head.api_key)
+        if caller is None:
+            return "", INVALID_KEY
+        if caller == ANYONE and head.origin is not None and not is_local(head.origin):
+            return "", FOREIGN_ORIGIN
+        return caller, None
+
+
+def is_control(target: bytes) -> bool:
+    """Whether FastAPI answers this target: /health, /metrics, /admin, and what lies below each."""
+    if not target.startswith(CONTROL_PREFIXES):
+        return False
+    path = target.partition(b"?")[0]
+    return path[: path.find(b"/", 1)] in CONTROL_PREFIXES if b"/" in path[1:] else path in CONTROL_PREFIXES
+
+
+def is_local(origin: bytes) -> bool:
+    """Whether an Origin header names this machine itself, and so a page that runs here."""
+    host = urlsplit(origin.decode("latin-1")).hostname
+    if host == "localhost":
+        return True
+    try:
+        return host is not None and ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def origin_form(target: bytes) -> bytes:
+    """A request target as path and query: `http://host/path?query` becomes `/path?query` (RFC 9112, 3.2.2)."""
+    if target.startswith(b"/"):
+        return target
+    url = httptools.parse_url(target)
+    query = b"?" + url.query if url.query else b""
+    return (url.path or b"/") + query
