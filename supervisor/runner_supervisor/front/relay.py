@@ -108,7 +108,8 @@ class Relay:
     _outlived = False
     _connection: Connection | None = None
     on_data: Callable[[bytes], None]
-    """Passes bytes of the answer on."""
+    """Passes bytes of the answer on, at once: tokens are not kept waiting. They cannot overtake the head in the
+    outbox: a second piece in the turn of the first follows a full read buffer only, and that was written at once."""
 
     def __init__(
         self,
@@ -129,7 +130,8 @@ class Relay:
         self._loop = loop
         self._body: list[bytes] = []
         self._began_s = self._sent_s = perf_counter()
-        self.on_data = self._write = partial(backend.outbox.write, client.transport)
+        self._write: Callable[[bytes], None] = partial(backend.outbox.write, client.transport)
+        self.on_data = client.transport.write
         if self._refusal is None and length > backend.max_body_bytes:
             self._refusal = BODY_TOO_LARGE
 
