@@ -41,7 +41,8 @@ format: $(VENV)/.installed-dev ## put the code in its format
 docs: $(VENV)/.installed-dev ## write the generated documents again
 	$(BIN)/python -m tools.generate_docs
 
-bench: $(VENV)/.installed-dev ## measure the front beside nginx and a naive proxy; ARGS="w2 w3" picks workloads
+bench: $(VENV)/.installed-dev ## measure the front beside nginx; ARGS="--rounds 5 --picture out.png w2 w3" picks
+	@$(BIN)/python -c "import matplotlib" 2>/dev/null || $(BIN)/pip install --quiet --editable '.[bench]'
 	@$(BIN)/python -m bench $(ARGS)
 
 clean: ## remove what make made here; the build cache stays

@@ -15,6 +15,10 @@ END = b"0\r\n\r\n"
 DEADLINE_S = 120.0
 
 
+Address = int | str
+"""A TCP port of this machine, or the path of a Unix socket."""
+
+
 def request(query: str = "", body: bytes = b'{"model":"demo","prompt":"x"}') -> bytes:
     """One POST to /v1/completions with the key."""
     head = (
@@ -24,9 +28,19 @@ def request(query: str = "", body: bytes = b'{"model":"demo","prompt":"x"}') -> 
     return head.encode() + body
 
 
-def connect(port: int) -> socket.socket:
+def stream_request(*, chunks: int, delay_ms: int) -> bytes:
+    """A POST that the fake engine answers with a stream. `delay_ms`: between events; 0 is flat out."""
+    return request(f"?chunks={chunks}&delay_ms={delay_ms}&")
+
+
+def connect(address: Address) -> socket.socket:
     """A connection to a target on this machine."""
-    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    if isinstance(address, str):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(10)
+        connection.connect(address)
+        return connection
+    connection = socket.create_connection(("127.0.0.1", address), timeout=10)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
@@ -40,14 +54,14 @@ class Result:
     elapsed_s: float = 0.0
 
 
-def small(port: int, *, connections: int, duration_s: float, body: bytes | None = None) -> Result:
+def small(address: Address, *, connections: int, duration_s: float, body: bytes | None = None) -> Result:
     """Requests with short answers, one after the other on each connection, for `duration_s` seconds."""
     result = Result()
     ask = request(body=body) if body is not None else request()
     epoll = select.epoll()
     peers = {}
     for _ in range(connections):
-        peer = connect(port)
+        peer = connect(address)
         epoll.register(peer.fileno(), select.EPOLLIN)
         peers[peer.fileno()] = peer
     sent: dict[int, float] = {}
@@ -92,19 +106,20 @@ def _whole(data: bytes) -> int:
     return data.index(b"\r\n\r\n") + 4 + int(length[1])
 
 
-def streams(port: int, *, count: int, chunks: int, delay_ms: int, rounds: int = 1, spread_s: float = 0.0) -> Result:
+def streams(
+    address: Address, ask: bytes, *, count: int, rounds: int = 1, spread_s: float = 0.0, fresh: bool = False
+) -> Result:
     """Streams side by side, each begun anew `rounds` times. Times are to the first event.
 
     Args:
-        port: the target.
+        address: the target.
+        ask: the request, whose answer comes in chunks.
         count: how many at once.
-        chunks: events in each.
-        delay_ms: between events; 0 is flat out.
         rounds: how often each is begun.
         spread_s: the first beginnings are spread over this time.
+        fresh: each on a connection of its own, as llama-server closes some after a stream.
     """
     result = Result()
-    ask = request(f"?chunks={chunks}&delay_ms={delay_ms}&")
     epoll = select.epoll()
     began = time.perf_counter()
     waiting = deque((began + spread_s * number / count, rounds) for number in range(count))
@@ -118,7 +133,7 @@ def streams(port: int, *, count: int, chunks: int, delay_ms: int, rounds: int = 
             raise TimeoutError("the streams did not end in time")
         while waiting and waiting[0][0] <= now:
             _, rounds_left = waiting.popleft()
-            peer = connect(port)
+            peer = connect(address)
             number = peer.fileno()
             epoll.register(number, select.EPOLLIN)
             peers[number], left[number], tails[number] = peer, rounds_left, b""
@@ -132,25 +147,30 @@ def streams(port: int, *, count: int, chunks: int, delay_ms: int, rounds: int = 
             if chunked and number in sent:
                 result.times_s.append(time.perf_counter() - sent.pop(number))
             result.chunks += chunked
+            if number in sent:  # a head alone, which may look like an end
+                continue
             tails[number] = (tails[number] + data)[-len(END) :]
-            if tails[number] == END:
-                left[number] -= 1
-                tails[number] = b""
-                if left[number]:
-                    sent[number] = time.perf_counter()
-                    peers[number].sendall(ask)
-                else:
-                    epoll.unregister(number)
-                    peers.pop(number).close()
+            if tails[number] != END:
+                continue
+            left[number] -= 1
+            tails[number] = b""
+            if left[number] and not fresh:
+                sent[number] = time.perf_counter()
+                peers[number].sendall(ask)
+                continue
+            epoll.unregister(number)
+            peers.pop(number).close()
+            if left[number]:
+                waiting.appendleft((0.0, left[number]))
     result.elapsed_s = time.perf_counter() - began
     epoll.close()
     return result
 
 
-def hold(port: int, *, count: int) -> list[socket.socket]:
+def hold(address: Address, *, count: int) -> list[socket.socket]:
     """Open streams that send an event a second, and give their connections back."""
-    ask = request("?chunks=60&delay_ms=1000&")
-    peers = [connect(port) for _ in range(count)]
+    ask = stream_request(chunks=60, delay_ms=1000)
+    peers = [connect(address) for _ in range(count)]
     for peer in peers:
         peer.sendall(ask)
     for peer in peers:

@@ -1,4 +1,4 @@
-"""What is compared: the engine itself, nginx, the front with all its features, the naive proxy."""
+"""What is compared: the engine itself, nginx, the front with all its features, a blind splice, the naive proxy."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pathlib import Path
 import httpx
 import psutil
 
-from bench.load import KEY
+from bench.load import KEY, Address
 
 PROXY_CORE = 0
-LOAD_CORE = 1
+ENGINE_CORE = 1
 START_S = 30.0
 
 NGINX_CONF = """
@@ -51,7 +51,7 @@ class Target:
     """Somewhere to send load. `pid` is the process whose cost counts; None for the engine itself."""
 
     name: str
-    port: int
+    address: Address
     pid: int | None
 
     def cpu_s(self) -> float:
@@ -110,8 +110,12 @@ def running(argv: list[str], *, port: int, core: int, environment: dict[str, str
 
 
 @contextlib.contextmanager
-def all_targets(folder: Path) -> Iterator[list[Target]]:
-    """Start everything: the front brings the fake engine up, the others use that same engine."""
+def fake_engine(folder: Path) -> Iterator[list[Target]]:
+    """Start everything: the front brings the fake engine up, the others use that same engine.
+
+    Engine and load cost little and share a core; each proxy in turn has the other.
+    """
+    os.sched_setaffinity(0, {ENGINE_CORE})
     engine_port = free_port()
     prebuilt = folder / "prebuilt"
     prebuilt.mkdir()
@@ -119,41 +123,62 @@ def all_targets(folder: Path) -> Iterator[list[Target]]:
     repository = Path(__file__).parents[1]
     launcher.write_text(f'#!/bin/sh\nPYTHONPATH={repository} exec {sys.executable} -m bench.engine "$@"\n')
     launcher.chmod(0o755)
-    state = folder / "state"
-    port = free_port()
-    front = [
-        *(sys.executable, "-m", "runner_supervisor", "start", "--state-dir", str(state), "--port", str(port)),
-        *("--", "--tcp-port", str(engine_port), "--core", str(LOAD_CORE)),
-    ]
-    environment = {
-        "LLAMA_CPP_DIR": str(prebuilt),
-        "RUNNER_API_KEYS": KEY,
-        "RUNNER_CACHE_DIR": str(folder / "cache"),
-        "RUNNER_LOG_LEVEL": "warning",
-    }
-    with contextlib.ExitStack() as stack:
-        pid = stack.enter_context(running(front, port=port, core=PROXY_CORE, environment=environment))
-        _await_ready(port)
-        targets = [Target("direct", engine_port, None), Target("front", port, pid)]
-        if shutil.which("nginx"):
-            targets.insert(1, stack.enter_context(_nginx(folder, state / "run" / "engine-1.sock")))
-        else:
-            print("nginx is not installed: it is left out (apt install nginx-light)", file=sys.stderr)
-        port = free_port()
-        naive = [sys.executable, "-m", "bench.naive", str(port), str(engine_port)]
-        targets.append(Target("naive", port, stack.enter_context(running(naive, port=port, core=PROXY_CORE))))
+    flags = ["--tcp-port", str(engine_port), "--core", str(ENGINE_CORE)]
+    environment = {"LLAMA_CPP_DIR": str(prebuilt), "RUNNER_CACHE_DIR": str(folder / "cache")}
+    with _front(folder, flags, environment) as front, contextlib.ExitStack() as stack:
+        socket_path = _engine_socket(folder)
+        targets = [Target("direct", engine_port, None), *stack.enter_context(_nginx(folder, socket_path)), front]
+        for name, engine in (("splice", socket_path), ("naive", engine_port)):
+            port = free_port()
+            command = [sys.executable, "-m", f"bench.{name}", str(port), str(engine)]
+            pid = stack.enter_context(running(command, port=port, core=PROXY_CORE))
+            targets.append(Target(name, port, pid))
         yield targets
 
 
 @contextlib.contextmanager
-def _nginx(folder: Path, engine: Path) -> Iterator[Target]:
+def real_engine(folder: Path) -> Iterator[list[Target]]:
+    """The real llama-server on the demo model, directly and through the front.
+
+    It has a core of its own, as it needs one; the load shares the front's.
+    """
+    os.sched_setaffinity(0, {PROXY_CORE})
+    with _front(folder, ["--parallel", "8", "--threads", "1", "--threads-http", "80"], {}) as front:
+        engine = psutil.Process(front.pid).children()[0]
+        for thread in engine.threads():
+            os.sched_setaffinity(thread.id, {ENGINE_CORE})
+        yield [Target("direct", str(_engine_socket(folder)), None), front]
+
+
+@contextlib.contextmanager
+def _front(folder: Path, flags: list[str], environment: dict[str, str]) -> Iterator[Target]:
+    """The front with a key, its queue and its metrics, and the engine it starts."""
+    port = free_port()
+    own = ["--state-dir", str(folder / "state"), "--port", str(port)]
+    command = [sys.executable, "-m", "runner_supervisor", "start", *own, "--", *flags]
+    environment = environment | {"RUNNER_API_KEYS": KEY, "RUNNER_LOG_LEVEL": "warning"}
+    with running(command, port=port, core=PROXY_CORE, environment=environment) as pid:
+        _await_ready(port)
+        yield Target("front", port, pid)
+
+
+def _engine_socket(folder: Path) -> Path:
+    return folder / "state" / "run" / "engine-1.sock"
+
+
+@contextlib.contextmanager
+def _nginx(folder: Path, engine: Path) -> Iterator[list[Target]]:
+    if not shutil.which("nginx"):
+        print("nginx is not installed: it is left out (apt install nginx-light)", file=sys.stderr)
+        yield []
+        return
     port = free_port()
     conf = folder / "nginx.conf"
     conf.write_text(NGINX_CONF.format(folder=folder, engine=engine, port=port, key=KEY))
     if os.getuid() == 0:  # its worker must reach the socket in our folders
         conf.write_text("user root;\n" + conf.read_text())
     with running(["nginx", "-e", str(folder / "nginx.log"), "-c", str(conf)], port=port, core=PROXY_CORE) as pid:
-        yield Target("nginx", port, pid)
+        yield [Target("nginx", port, pid)]
 
 
 def _await_ready(port: int) -> None:
