@@ -7,6 +7,7 @@ import contextlib
 import gc
 import importlib.resources
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
@@ -36,6 +37,9 @@ from runner_supervisor.settings import Settings
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+OPEN_FILES = 65_536
+"""As many open files as we ask for; two for each request at work."""
 
 END_SLACK_S = 5.0
 """What the end may take beyond the engine's grace period: KILL, the last log lines."""
@@ -83,6 +87,7 @@ def run(settings: Settings, *, find_binary: Callable[[], EngineBinary], on_ready
     given_keys = settings.given_keys()
     layout = Layout(settings.state_dir)
     layout.create()
+    _allow_open_files()
     with _only_one(layout), contextlib.ExitStack() as stack:
         tcp = stack.enter_context(bind_tcp(settings.host, settings.port))
         control = stack.enter_context(bind_unix(layout.control_socket))
@@ -106,6 +111,14 @@ def run(settings: Settings, *, find_binary: Callable[[], EngineBinary], on_ready
             await service.run(tcp=tcp, control=control, on_ready=on_ready)
 
         uvloop.run(serve())
+
+
+def _allow_open_files() -> None:
+    """Raise the soft limit, which was made for `select` and is often 1024: every connection takes a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager

@@ -103,8 +103,9 @@ def start(
     )
     line = "%(message)s" if err.is_terminal else "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=settings.log_level.upper(), format=line, handlers=[handler])
-    for name in ("httpx", "httpcore", "uvicorn.error", "asyncio"):
+    for name in ("httpx", "httpcore", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every request that is no HTTP
     app.run(settings, find_binary=_find_binary, on_ready=_greet)
 
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_body_and_head_pass_without_what_belongs_to_one_connection(short_dir: Path) -> None:
-    headers = "Accept: */*\r\nX-Mine: 1\r\nConnection: x-hop\r\nX-Hop: 2\r\nTE: trailers\r\nX-Conversation-Id: c\r\n"
+    headers = "Accept: */*\r\nX-Mine: 1\r\nConnection: x-hop\r\nX-Hop: 2\r\nTE: trailers\r\n"
     async with rig(short_dir) as here:
         answer = await here.ask(request(path="/a%20b?q=1", body=b"body", headers=headers))
         asked = here.engine.asked[0]

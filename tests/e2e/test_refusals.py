@@ -90,8 +90,8 @@ def test_a_bad_setting(short_dir: Path, environment: dict[str, str], toml: str, 
 
 
 def test_a_flag_that_belongs_to_the_supervisor(short_dir: Path) -> None:
-    line = refusal(start(short_dir / "state", "--", "--host", "0.0.0.0"))
-    assert "--host is the supervisor's" in line
+    line = refusal(start(short_dir / "state", "--", "--metrics"))
+    assert "--metrics is the supervisor's" in line
 
 
 def test_a_second_supervisor_on_one_state_folder(service: Supervisor) -> None:

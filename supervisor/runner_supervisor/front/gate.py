@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from runner_supervisor.core.admission import Share
 from runner_supervisor.keys.store import KeyStore
 
-ANYONE = "anyone"
+ANYONE = Share("anyone")
+"""Whoever asks where no key is needed."""
 
 
 class Gate:
-    """Turns a request's credentials into the id of who is asking. `open`: no key is needed."""
+    """Turns a request's credentials into who is asking, and with what share. `open`: no key is needed."""
 
     def __init__(self, keys: KeyStore, *, open_: bool) -> None:
         self._keys = keys
@@ -19,8 +21,8 @@ class Gate:
         """Changes when the same credentials may lead to another answer."""
         return self._keys.version
 
-    def admit(self, authorization: bytes | None, api_key: bytes | None) -> str | None:
-        """The id of the caller's key, `anyone` when no key is needed, or None: keep out.
+    def admit(self, authorization: bytes | None, api_key: bytes | None) -> Share | None:
+        """The share of the caller's key, ANYONE when no key is needed, or None: keep out.
 
         Args:
             authorization: the Authorization header: `Bearer KEY`, or the bare key as llama-server takes it too.

@@ -13,6 +13,7 @@ from runner_supervisor.front.gate import ANYONE, Gate
 from runner_supervisor.front.message import Head
 from runner_supervisor.front.replies import FOREIGN_ORIGIN, INVALID_KEY, Refusal
 
+NOBODY = Share("")
 CONTROL_PREFIXES = (b"/health", b"/metrics", b"/admin")
 REMEMBERED = 256
 REMEMBERED_BYTES = 4096
@@ -73,23 +74,25 @@ class Heads:
         if is_control(target):
             return None
         http_1_0 = parser.get_http_version() == "1.0"
+        share, refusal = (ANYONE, None) if trusted else self._admit(dict(headers))
         head = Head(
             parser.get_method(),
             target,
             headers,
             http_1_0=http_1_0,
             keep_alive=not http_1_0 and parser.should_keep_alive(),
+            owner=None if share is ANYONE else share.key,
         )
-        caller, refusal = (ANYONE, None) if trusted else self._admit(head)
-        return Reading(head, Share(caller), refusal)
+        return Reading(head, share, refusal)
 
-    def _admit(self, head: Head) -> tuple[str, Refusal | None]:
-        caller = self._gate.admit(head.authorization, head.api_key)
-        if caller is None:
-            return "", INVALID_KEY
-        if caller == ANYONE and head.origin is not None and not is_local(head.origin):
-            return "", FOREIGN_ORIGIN
-        return caller, None
+    def _admit(self, values: dict[bytes, bytes]) -> tuple[Share, Refusal | None]:
+        share = self._gate.admit(values.get(b"authorization"), values.get(b"x-api-key"))
+        if share is None:
+            return NOBODY, INVALID_KEY
+        origin = values.get(b"origin")
+        if share is ANYONE and origin is not None and not is_local(origin):
+            return NOBODY, FOREIGN_ORIGIN
+        return share, None
 
 
 def is_control(target: bytes) -> bool:
@@ -112,7 +115,11 @@ def is_local(origin: bytes) -> bool:
 
 
 def origin_form(target: bytes) -> bytes:
-    """A request target as path and query: `http://host/path?query` becomes `/path?query` (RFC 9112, 3.2.2)."""
+    """A request target as path and query: `http://host/path?query` becomes `/path?query` (RFC 9112, 3.2.2).
+
+    A fragment, which no request may have, is cut off, as the engine would.
+    """
+    target = target.partition(b"#")[0]
     if target.startswith(b"/"):
         return target
     url = httptools.parse_url(target)

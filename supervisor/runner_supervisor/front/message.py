@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from urllib.parse import unquote
 
 import httptools
 
+from runner_supervisor.front import conversations
 from runner_supervisor.front.routes import Route, route_of
 
 HOP_BY_HOP = (
@@ -22,14 +22,15 @@ NOT_FORWARDED = frozenset(HOP_BY_HOP) | {
     b"expect",
     b"transfer-encoding",
     b"x-api-key",
-    b"x-conversation-id",
 }
-"""Request headers that stay here: our keys, framing (made anew for the collected body), and
-X-Conversation-Id, whose streams llama-server shows to any caller that guesses the id."""
+"""Request headers that stay here: our keys, and framing, made anew for the collected body."""
 
 HOP_BY_HOP_LINE = re.compile(rb"\r\n(?:" + b"|".join(HOP_BY_HOP) + rb"):[^\r\n]*", re.IGNORECASE)
+LENGTH_LINE = re.compile(rb"(\r\ncontent-length: *)\d+", re.IGNORECASE)
 FRAMING_LINE = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*", re.IGNORECASE)
 CHUNKED_LINE = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
+
+ESCAPE = re.compile(rb"%(?:u([0-9a-fA-F]{4})|([0-9a-fA-F]{2}))")
 
 NO_BODY_MEANT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
 """Methods for which a request without a body need not say so."""
@@ -46,34 +47,66 @@ class Head:
         headers: names in lower case, without Content-Length, which may differ where all else is the same.
         http_1_0: whether the client speaks HTTP/1.0.
         keep_alive: whether the client's connection stays open after the answer.
+        owner: the id of the key that the request comes with; None where no key is needed.
     """
 
     __slots__ = (
-        "api_key", "authorization", "chunked", "expects_continue", "http_1_0", "keep_alive", "lines", "method",
-        "origin", "path", "route",
+        "chunked", "expects_continue", "http_1_0", "keep_alive", "lines", "looks_up", "method", "owner", "path",
+        "route",
     )  # fmt: skip
 
     def __init__(
-        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], *, http_1_0: bool, keep_alive: bool
+        self,
+        method: bytes,
+        target: bytes,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        http_1_0: bool,
+        keep_alive: bool,
+        owner: str | None,
     ) -> None:
         values = dict(headers)
         self.method = method
-        self.path = unquote(target.partition(b"?")[0].decode("latin-1"))
+        self.path = path_of(target)
         self.route: Route = route_of(self.path)
         self.http_1_0 = http_1_0
         self.keep_alive = keep_alive
+        self.owner = owner
         self.chunked = b"transfer-encoding" in values
         self.expects_continue = values.get(b"expect", b"").lower() == b"100-continue"
-        self.authorization = values.get(b"authorization")
-        self.api_key = values.get(b"x-api-key")
-        self.origin = values.get(b"origin")
+        self.looks_up = owner is not None and self.path == conversations.LOOKUP_PATH
+        if owner is not None:
+            headers = [
+                (name, conversations.private_header(owner, value) if name == conversations.HEADER else value)
+                for name, value in headers
+            ]
+            if self.path == conversations.STREAM_PATH and b"?" in target:
+                target = conversations.private_target(owner, target)
         self.lines = _forwarded(method, target, headers)
 
     def encode(self, body: bytes) -> bytes:
         """A request with this head as the engine gets it."""
+        if self.looks_up and self.owner:
+            body = conversations.private_question(self.owner, body)
         if body or self.method not in NO_BODY_MEANT:
             return b"%bcontent-length: %d\r\n\r\n%b" % (self.lines, len(body), body)
         return self.lines + b"\r\n"
+
+
+def path_of(target: bytes) -> str:
+    """The path of a target as llama-server will see it, whose decoder knows %uXXXX too, and decodes once.
+
+    Source: vendor/cpp-httplib/httplib.cpp, `decode_path_component`.
+    """
+    path = target.partition(b"?")[0]
+    if b"%" in path:
+        path = ESCAPE.sub(_unescape, path)
+    return path.decode("latin-1")
+
+
+def _unescape(escape: re.Match[bytes]) -> bytes:
+    four, two = escape.groups()
+    return chr(int(four, 16)).encode(errors="surrogatepass") if four else bytes([int(two, 16)])
 
 
 def _forwarded(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:
@@ -101,6 +134,11 @@ def client_head(head: bytes, extra: list[bytes], *, chunked: bool = True) -> byt
     if extra:
         return b"\r\n".join([head[:-4], *extra, b"", b""])
     return head
+
+
+def with_length(head: bytes, length: int) -> bytes:
+    """An answer's head for a body of another length."""
+    return LENGTH_LINE.sub(b"\\g<1>%d" % length, head)
 
 
 def is_chunked(head: bytes) -> bool:

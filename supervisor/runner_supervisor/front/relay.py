@@ -17,8 +17,9 @@ from typing import Protocol
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from runner_supervisor.front.body import check_body
+from runner_supervisor.front.conversations import public_answer
 from runner_supervisor.front.heads import Reading
-from runner_supervisor.front.message import CONTINUE, Unchunk, client_head, is_chunked
+from runner_supervisor.front.message import CONTINUE, Unchunk, client_head, is_chunked, with_length
 from runner_supervisor.front.metrics import Metrics
 from runner_supervisor.front.outbox import Outbox
 from runner_supervisor.front.queue import SlotQueue
@@ -106,6 +107,8 @@ class Relay:
     _status = 0
     _retried = False
     _outlived = False
+    _found = b""
+    """The head of an answer to a lookup of conversations, which is passed on when its body is known."""
     _connection: Connection | None = None
     on_data: Callable[[bytes], None]
     """Passes bytes of the answer on, at once: tokens are not kept waiting. They cannot overtake the head in the
@@ -222,7 +225,11 @@ class Relay:
         if self._place:
             extra.append(b"x-queue-position: %d" % self._place)
             extra.append(b"x-queue-ms: %d" % (1000 * (self._sent_s - self._began_s)))
-        if self._head.http_1_0 and is_chunked(head):
+        if self._head.looks_up and status == 200:
+            self._found = client_head(head, extra)
+            self._body = [body]
+            self.on_data = self._body.append
+        elif self._head.http_1_0 and is_chunked(head):
             self._write(client_head(head, extra, chunked=False))
             self.on_data = Unchunk(self._write)
             self.on_data(body)
@@ -234,6 +241,9 @@ class Relay:
     def on_end(self) -> None:
         """The answer is complete."""
         self._connection = None
+        if self._found:
+            found = public_answer(self._share.key, self._whole_body())
+            self._write(with_length(self._found, len(found)) + found)
         self._finish(self._status)
 
     def on_lost(self, *, stale: bool) -> None:

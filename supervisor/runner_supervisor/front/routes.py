@@ -26,18 +26,19 @@ GENERATION = (
     "/v1/rerank", "/v1/reranking", "/v1/responses",
 )  # fmt: skip
 UPLOADS = ("/audio/transcriptions", "/v1/audio/transcriptions")
-TOKENS = (
+ASIDE = (
     "/apply-template", "/chat/completions/input_tokens", "/detokenize", "/responses/input_tokens", "/tokenize",
     "/v1/chat/completions/input_tokens", "/v1/messages/count_tokens", "/v1/responses/input_tokens",
+    "/v1/streams/lookup",
 )  # fmt: skip
 STATE = (
-    "/lora-adapters", "/models", "/props", "/slots", "/v1/health", "/v1/models", "/v1/stream", "/v1/streams/lookup",
+    "/lora-adapters", "/models", "/props", "/slots", "/v1/health", "/v1/models", "/v1/stream",
 )  # fmt: skip
 
 ROUTES: dict[str, Route] = {
     **{path: Route(path, queued=True, json=True) for path in GENERATION},
     **{path: Route(path, queued=True) for path in UPLOADS},
-    **{path: Route(path, json=True) for path in TOKENS},
+    **{path: Route(path, json=True) for path in ASIDE},
     **{path: Route(path) for path in STATE},
 }
 

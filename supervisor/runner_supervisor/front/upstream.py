@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from pathlib import Path
 from typing import Protocol, cast
@@ -220,11 +219,15 @@ class Upstream:
         return connection
 
     async def _attach(self, connection: Connection, connected: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            await self._loop.create_unix_connection(lambda: connection, sock=connected)
+        try:
+            transport, _ = await self._loop.create_unix_connection(lambda: connection, sock=connected)
+        except OSError:
+            connection.connection_lost(None)
             return
-        connected.close()
-        connection.connection_lost(None)
+        if transport.is_closing():
+            # It was broken off before uvloop had noted the socket, and so is closed, but the socket does not know:
+            # it would close the same number again some time, and by then that may be somebody else's.
+            connected.detach()
 
     def release(self, connection: Connection) -> None:
         """Give a connection back for the next request."""

@@ -14,16 +14,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from runner_supervisor.core.admission import Share
+
 PREFIX = "rsk_"
 _KEY_BYTES = 32
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS keys (
-    id TEXT PRIMARY KEY,
-    name TEXT NOT NULL,
-    sha256 BLOB NOT NULL UNIQUE,
-    created_s REAL NOT NULL
-) STRICT
-"""
+_MIGRATIONS = (
+    """CREATE TABLE IF NOT EXISTS keys (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        sha256 BLOB NOT NULL UNIQUE,
+        created_s REAL NOT NULL
+    ) STRICT""",
+    "ALTER TABLE keys ADD COLUMN weight REAL NOT NULL DEFAULT 1 CHECK (weight > 0)",
+    "ALTER TABLE keys ADD COLUMN priority INTEGER NOT NULL DEFAULT 0",
+)
+"""What made the tables what they are, in order; SQLite's user_version counts those done."""
 
 
 def _digest(secret: bytes) -> bytes:
@@ -32,6 +37,13 @@ def _digest(secret: bytes) -> bytes:
 
 def _id_of(digest: bytes) -> str:
     return digest.hex()[:12]
+
+
+def _migrate(database: sqlite3.Connection) -> None:
+    (done,) = database.execute("PRAGMA user_version").fetchone()
+    for statement in _MIGRATIONS[done:]:
+        database.execute(statement)
+    database.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
 
 
 class KeyStore:
@@ -47,30 +59,37 @@ class KeyStore:
         self.version = 0
         path.touch(mode=0o600)
         digests = [_digest(secret.encode()) for secret in given]
-        self._by_digest = {digest: _id_of(digest) for digest in digests}
+        self._by_digest = {digest: Share(_id_of(digest)) for digest in digests}
         with self._connect() as database:
-            database.execute(_SCHEMA)
-            self._by_digest |= {bytes(row[1]): row[0] for row in database.execute("SELECT id, sha256 FROM keys")}
+            _migrate(database)
+            rows = database.execute("SELECT sha256, id, weight, priority FROM keys")
+            self._by_digest |= {bytes(digest): Share(*row) for digest, *row in rows}
 
     def __len__(self) -> int:
         return len(self._by_digest)
 
-    def create(self, name: str) -> str:
-        """Make a key and return it: the only time it is ever seen."""
+    def create(self, name: str, *, weight: float = 1.0, priority: int = 0) -> str:
+        """Make a key and return it: the only time it is ever seen.
+
+        Args:
+            name: for people.
+            weight: how many slots it gets for each one of a key of weight 1, when both wait.
+            priority: among those that wait, keys of higher priority go first.
+        """
         secret = PREFIX + secrets.token_urlsafe(_KEY_BYTES)
         digest = _digest(secret.encode())
         key_id = _id_of(digest)
         with self._connect() as database:
             database.execute(
-                "INSERT INTO keys (id, name, sha256, created_s) VALUES (?, ?, ?, ?)",
-                (key_id, name, digest, time.time()),
+                "INSERT INTO keys (id, name, sha256, created_s, weight, priority) VALUES (?, ?, ?, ?, ?, ?)",
+                (key_id, name, digest, time.time(), weight, priority),
             )
-        self._by_digest[digest] = key_id
+        self._by_digest[digest] = Share(key_id, weight, priority)
         self.version += 1
         return secret
 
-    def find(self, secret: bytes) -> str | None:
-        """The id of the key that `secret` is, or None."""
+    def find(self, secret: bytes) -> Share | None:
+        """What the key that `secret` is is entitled to, or None: there is no such key."""
         return self._by_digest.get(_digest(secret))
 
     @contextmanager

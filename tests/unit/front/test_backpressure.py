@@ -87,7 +87,7 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
         end=lambda _: None,
     )
     relay = Relay(
-        Reading(Head(b"GET", b"/x", [], http_1_0=False, keep_alive=True), Share("anyone"), None),
+        Reading(Head(b"GET", b"/x", [], http_1_0=False, keep_alive=True, owner=None), Share("anyone"), None),
         0,
         backend=cast("Any", backend),
         client=client,

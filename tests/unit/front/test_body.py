@@ -9,7 +9,7 @@ from runner_supervisor.front.message import Head
 
 
 def head(method: bytes, path: bytes) -> Head:
-    return Head(method, path, [], http_1_0=False, keep_alive=True)
+    return Head(method, path, [], http_1_0=False, keep_alive=True, owner=None)
 
 
 @pytest.mark.parametrize(
