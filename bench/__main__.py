@@ -7,14 +7,13 @@ and its noise is stated.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from itertools import groupby
 from pathlib import Path
 
 from bench.report import Rounds, draw, print_table, write_json
-from bench.targets import ENGINE_CORE, fake_engine, real_engine
+from bench.targets import ENGINE_CORE, PROXY_CORE, fake_engine, real_engine
 from bench.workloads import WORKLOADS
 
 
@@ -45,7 +44,7 @@ def main() -> None:
     unknown = set(options.workloads) - set(WORKLOADS)
     if unknown:
         sys.exit(f"unknown workloads: {', '.join(sorted(unknown))}; there are {', '.join(WORKLOADS)}")
-    if (os.cpu_count() or 1) <= ENGINE_CORE:
+    if PROXY_CORE == ENGINE_CORE:
         sys.exit("the bench needs two cores: one for the proxy, one for load and engine")
     figures = measure(options.rounds, options.workloads)
     print_table(figures)

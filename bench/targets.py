@@ -20,8 +20,8 @@ import psutil
 
 from bench.load import KEY, Address
 
-PROXY_CORE = 0
-ENGINE_CORE = 1
+_CORES = sorted(os.sched_getaffinity(0))
+PROXY_CORE, ENGINE_CORE = _CORES[0], _CORES[-1]
 START_S = 30.0
 
 NGINX_CONF = """

@@ -13,6 +13,10 @@ Figures = dict[str, float]
 
 SMALL_S = 3.0
 BODY_8_MB = b'{"prompt":"' + b"z" * (8 << 20) + b'"}'
+STREAM_CHUNKS = 200
+SPREAD_S = 4.0
+FLAT_OUT_CHUNKS = 20_000
+QUIET_STREAMS = 256
 TOKENS = 64
 REAL_ROUNDS = 4
 REAL_BODY = json.dumps(
@@ -51,8 +55,8 @@ def many_connections(target: Target) -> Figures:
 def real_time_streams(target: Target) -> Figures:
     """64 streams of 200 events, 20 ms apart: time to the first, and CPU for each."""
     before = target.cpu_s()
-    ask = load.stream_request(chunks=200, delay_ms=20)
-    result = load.streams(target.address, ask, count=64, rounds=2, spread_s=4.0)
+    ask = load.stream_request(chunks=STREAM_CHUNKS, delay_ms=20)
+    result = load.streams(target.address, ask, count=64, rounds=2, spread_s=SPREAD_S)
     cpu_s = target.cpu_s() - before
     return {
         "ttft_p50_us": microseconds(result.times_s, 0.5),
@@ -63,14 +67,14 @@ def real_time_streams(target: Target) -> Figures:
 
 def flat_out_streams(target: Target) -> Figures:
     """16 streams without a pause: events a second."""
-    chunks = 1_000 if target.name == "naive" else 20_000
+    chunks = FLAT_OUT_CHUNKS // 20 if target.name == "naive" else FLAT_OUT_CHUNKS
     result = load.streams(target.address, load.stream_request(chunks=chunks, delay_ms=0), count=16)
     return {"chunks_per_s": result.chunks / result.elapsed_s}
 
 
 def quiet_streams(target: Target) -> Figures:
     """Resident memory with 256 quiet streams open."""
-    peers = load.hold(target.address, count=256)
+    peers = load.hold(target.address, count=QUIET_STREAMS)
     resident = target.resident_bytes()
     for peer in peers:
         peer.close()

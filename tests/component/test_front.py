@@ -28,6 +28,16 @@ async def test_body_and_head_pass_without_what_belongs_to_one_connection(short_d
     assert asked.body == b"body"
 
 
+async def test_headers_that_isolate_a_page_pass(short_dir: Path) -> None:
+    isolating = b"Cross-Origin-Embedder-Policy: require-corp\r\nCross-Origin-Opener-Policy: same-origin\r\n"
+
+    async def page(asked: Asked) -> None:
+        asked.writer.write(b"HTTP/1.1 200 OK\r\n" + isolating + b"Content-Length: 2\r\n\r\nhi")
+
+    async with rig(short_dir, page) as here:
+        assert isolating in await here.ask(request(method="GET", path="/"))
+
+
 async def test_keys_are_checked_here_and_stay_here(short_dir: Path) -> None:
     async with rig(short_dir, keys=["secret"]) as here:
         refused = await here.ask(request())

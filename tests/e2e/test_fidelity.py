@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -103,3 +105,35 @@ def test_a_route_answers_the_same_directly_and_through_the_front(
         direct = answer(engine, method, path, body)
         fronted = answer(front, method, path, body)
     assert fronted == direct
+
+
+@pytest.fixture(scope="module")
+def with_pages(engine_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+    """llama-server with a folder of static pages (its own page is not built in)."""
+    assert engine_build.exists()
+    folder = tmp_path_factory.mktemp("pages")
+    (folder / "index.html").write_text("<!doctype html><script type=module src=app.js></script>")
+    (folder / "app.js").write_text("export const answer = 42;\n" * 4000)
+    (folder / "icon.png").write_bytes(bytes(range(256)))
+    with Supervisor(tmp_path_factory.mktemp("rs") / "s", "--", "--path", str(folder)) as supervisor:
+        yield supervisor.wait_ready()
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/", "/index.html", "/app.js", "/icon.png", "/gone.css"])
+def test_a_page_and_its_assets_are_the_same(with_pages: Supervisor, path: str, method: str, encoding: str) -> None:
+    with with_pages.engine() as engine, httpx.Client(base_url=with_pages.url, timeout=30) as front:
+        headers = {"connection": "close", "accept-encoding": encoding, "range": "bytes=0-99"}
+        for wanted in (
+            headers,
+            headers | {"range": "bytes=5-"},
+            {"connection": "close", "accept-encoding": encoding},
+        ):
+            seen = []
+            for client in (engine, front):
+                with client.stream(method, path, headers=wanted) as response:
+                    raw = b"".join(response.iter_raw())
+                kept = [each for each in response.headers.raw if each[0].lower().decode() not in OF_ONE_CONNECTION]
+                seen.append((response.status_code, kept, raw))
+            assert seen[0] == seen[1]

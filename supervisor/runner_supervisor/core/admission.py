@@ -56,13 +56,13 @@ class Admission(Generic[Item]):
             0: admitted. n > 0: it waits, the n-th of all. None: the queue is full.
         """
         if self.busy < self.slots and not self.queued:
-            self._charge(share, self._start_of(share.key))
+            self._charge(share, max(self._virtual, self._finished.get(share.key, 0.0)))
             return 0
         if self.queued >= self.queue_size:
             return None
         lane = self._lanes.get(share.key)
         if lane is None:
-            lane = self._lanes[share.key] = _Lane(share, self._start_of(share.key))
+            lane = self._lanes[share.key] = _Lane(share, max(self._virtual, self._finished.get(share.key, 0.0)))
         lane.waiting[item] = None
         self.queued += 1
         return self.queued
@@ -103,9 +103,6 @@ class Admission(Generic[Item]):
         if not lane.waiting:
             del self._lanes[lane.share.key]
         return item
-
-    def _start_of(self, key: str) -> float:
-        return max(self._virtual, self._finished.get(key, 0.0))
 
     def _charge(self, share: Share, start: float) -> float:
         """Count an admission, and give the start tag of the key's next one."""

@@ -35,8 +35,13 @@ class Heads:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._version = gate.version
+        self._read_at = gate.version
         self._remembered: dict[tuple[object, ...], Reading | None] = {}
+
+    @property
+    def version(self) -> int:
+        """Changes when what was read before may mean something else now."""
+        return self._gate.version
 
     def read(
         self, parser: httptools.HttpRequestParser, url: bytes, headers: Headers, *, trusted: bool
@@ -52,8 +57,8 @@ class Heads:
         Raises:
             httptools.HttpParserInvalidURLError: the target is no URL.
         """
-        if self._version != self._gate.version:
-            self._version = self._gate.version
+        if self._read_at != self._gate.version:
+            self._read_at = self._gate.version
             self._remembered.clear()
         key = (parser.get_method(), url, parser.get_http_version(), trusted, *headers)
         try:

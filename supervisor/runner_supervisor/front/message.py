@@ -35,6 +35,9 @@ ESCAPE = re.compile(rb"%(?:u([0-9a-fA-F]{4})|([0-9a-fA-F]{2}))")
 NO_BODY_MEANT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
 """Methods for which a request without a body need not say so."""
 
+JOINED_BYTES = 64 * 1024
+"""A body up to this length goes out in one piece with its head; copying a longer one costs more than it saves."""
+
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -84,13 +87,20 @@ class Head:
                 target = conversations.private_target(owner, target)
         self.lines = _forwarded(method, target, headers)
 
-    def encode(self, body: bytes) -> bytes:
-        """A request with this head as the engine gets it."""
+    def encode(self, body: list[bytes], length: int) -> list[bytes]:
+        """A request with this head as the engine gets it, in pieces to write: one, if the body is small.
+
+        Args:
+            body: pieces of the body.
+            length: their bytes in all.
+        """
         if self.looks_up and self.owner:
-            body = conversations.private_question(self.owner, body)
-        if body or self.method not in NO_BODY_MEANT:
-            return b"%bcontent-length: %d\r\n\r\n%b" % (self.lines, len(body), body)
-        return self.lines + b"\r\n"
+            body = [conversations.private_question(self.owner, b"".join(body))]
+            length = len(body[0])
+        if not length and self.method in NO_BODY_MEANT:
+            return [self.lines + b"\r\n"]
+        head = b"%bcontent-length: %d\r\n\r\n" % (self.lines, length)
+        return [b"".join((head, *body))] if length <= JOINED_BYTES else [head, *body]
 
 
 def path_of(target: bytes) -> str:

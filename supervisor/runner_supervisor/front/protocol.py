@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from runner_supervisor.front.heads import Heads
+from runner_supervisor.front.heads import Heads, Reading
 from runner_supervisor.front.relay import Backend, Relay
 from runner_supervisor.front.replies import (
     HEAD_TOO_LARGE,
@@ -63,6 +63,8 @@ class FrontProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = False
         self._length = 0
+        self._said: tuple[object, ...] = ()
+        self._reading: Reading | None = None
         self._deadline = 0.0
         self._watch: asyncio.TimerHandle | None = None
 
@@ -172,7 +174,11 @@ class FrontProtocol(HttpToolsProtocol):
         self._in_head = False
         if self._closing:
             return
-        reading = self._heads.read(self.parser, self.url, self.headers, trusted=self._trusted)
+        said = (self.url, self.headers, self._heads.version, self.parser.get_method(), self.parser.get_http_version())
+        if said != self._said:
+            self._reading = self._heads.read(self.parser, self.url, self.headers, trusted=self._trusted)
+            self._said = said
+        reading = self._reading
         if reading is None:
             self._hand_to_fastapi()
             return

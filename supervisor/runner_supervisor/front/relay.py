@@ -16,7 +16,7 @@ from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from runner_supervisor.front.body import check_body
+from runner_supervisor.front.body import CHECKED_BYTES, check_body
 from runner_supervisor.front.conversations import public_answer
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.message import CONTINUE, Unchunk, client_head, is_chunked, with_length
@@ -291,22 +291,17 @@ class Relay:
         backend.begin(self)
         if backend.draining:
             self._reply(DRAINING)
-        elif refusal := check_body(self._head, self._whole_body()):
+        elif self._body_bytes <= CHECKED_BYTES and (refusal := check_body(self._head, self._whole_body())):
             self._reply(refusal)
         elif not self._head.route.queued:
             self._forward()
         elif backend.hopeless():
             self._reply(backend.unavailable())
+        elif (place := backend.queue.enter(self, self._share)) is None:
+            self._reply(replace(QUEUE_FULL, retry_after_s=backend.queue.retry_after_s))
+        elif place:
+            self._place = place
         else:
-            self._enter_queue()
-
-    def _enter_queue(self) -> None:
-        place = self._backend.queue.enter(self, self._share)
-        if place is None:
-            self._reply(replace(QUEUE_FULL, retry_after_s=self._backend.queue.retry_after_s))
-            return
-        self._place = place
-        if not place:
             self._forward()
 
     # The queue's side: called by front.queue.
@@ -338,7 +333,7 @@ class Relay:
         head = self._head
         self._sent_s = perf_counter()
         try:
-            self._connection = send(head.encode(self._whole_body()), self, head_only=head.method == b"HEAD")
+            self._connection = send(head.encode(self._body, self._body_bytes), self, head_only=head.method == b"HEAD")
         except BlockingIOError:  # its backlog is full
             if self._loop.time() < deadline:
                 self._loop.call_later(CONNECT_EVERY_S, self._send, upstream, deadline)
@@ -371,7 +366,8 @@ class Relay:
         self._finish(refusal.status)
 
     def _end(self) -> None:
-        self._drop_body()
+        if self._body_bytes:
+            self._drop_body()
         self._backend.queue.leave(self)
         self._backend.end(self)
 

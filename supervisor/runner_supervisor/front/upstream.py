@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._aborted = False
         self._reusable = False
-        self.rest = b""
+        self.rest: list[bytes] = []
         self._begin(None, head_only=False)
 
     def _begin(self, exchange: Exchange | None, *, head_only: bool) -> None:
@@ -65,11 +65,15 @@ class Connection(asyncio.Protocol):
         self._begin(exchange, head_only=head_only)
         self._requests = 1
 
-    def send(self, request: bytes, exchange: Exchange, *, head_only: bool) -> None:
+    def send(self, request: list[bytes], exchange: Exchange, *, head_only: bool) -> None:
         """Write one more request. `head_only`: its answer has no body whatever its headers say (HEAD)."""
         self._begin(exchange, head_only=head_only)
         self._requests += 1
-        self._upstream.outbox.write(cast("asyncio.Transport", self._transport), request)
+        transport = cast("asyncio.Transport", self._transport)
+        if len(request) == 1:
+            self._upstream.outbox.write(transport, request[0])
+        else:
+            transport.writelines(request)
 
     def abort(self) -> None:
         """Break the connection off: the engine notices at once and stops working on the request."""
@@ -101,8 +105,8 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             return
         if self.rest:
-            self._transport.write(self.rest)
-            self.rest = b""
+            self._transport.writelines(self.rest)
+            self.rest = []
         if self._paused:
             self._transport.pause_reading()
 
@@ -180,7 +184,7 @@ class Upstream:
         self._opening: set[asyncio.Task[object]] = set()
         self._closed = False
 
-    def send(self, request: bytes, exchange: Exchange, *, head_only: bool) -> Connection:
+    def send(self, request: list[bytes], exchange: Exchange, *, head_only: bool) -> Connection:
         """Send a request on the connection used last that the engine has not given up yet, else on a new one.
 
         Raises:
@@ -195,7 +199,7 @@ class Upstream:
             connection.abort()
         return self.send_on_new(request, exchange, head_only=head_only)
 
-    def send_on_new(self, request: bytes, exchange: Exchange, *, head_only: bool) -> Connection:
+    def send_on_new(self, request: list[bytes], exchange: Exchange, *, head_only: bool) -> Connection:
         """Connect and send at once: on a Unix socket neither has to wait. The loop takes over for the answer.
 
         Raises:
@@ -206,12 +210,12 @@ class Upstream:
         connecting.setblocking(False)
         try:
             connecting.connect(self._path)
-            sent = connecting.send(request)
+            sent = connecting.send(request[0])
         except OSError:
             connecting.close()
             raise
         connection = Connection(self)
-        connection.rest = request[sent:]
+        connection.rest = request[1:] if sent == len(request[0]) else [request[0][sent:], *request[1:]]
         connection.open(exchange, head_only=head_only)
         task = self._loop.create_task(self._attach(connection, connecting))
         self._opening.add(task)

@@ -115,5 +115,5 @@ async def test_a_connection_is_not_given_back_paused() -> None:
     relay.start()
     connection.data_received(ANSWER)
     assert client.written == ANSWER
-    assert upstream.send(b"next", relay, head_only=False) is connection
+    assert upstream.send([b"next"], relay, head_only=False) is connection
     assert engine.reading

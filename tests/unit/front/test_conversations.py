@@ -30,9 +30,9 @@ def test_every_id_in_a_query_is_made_the_keys_own(target: bytes, told: bytes) ->
 def test_a_head_is_private_only_where_there_are_keys() -> None:
     headers = [(b"x-conversation-id", b"c")]
     kept = Head(b"GET", b"/v1/stream?conv_id=c", headers, http_1_0=False, keep_alive=True, owner=None)
-    assert kept.encode(b"") == b"GET /v1/stream?conv_id=c HTTP/1.1\r\nx-conversation-id: c\r\n\r\n"
+    assert kept.encode([], 0) == [b"GET /v1/stream?conv_id=c HTTP/1.1\r\nx-conversation-id: c\r\n\r\n"]
     owned = Head(b"GET", b"/v1/%u0073tream?conv_id=c", headers, http_1_0=False, keep_alive=True, owner="a")
-    assert owned.encode(b"") == b"GET /v1/%u0073tream?conv_id=a.c HTTP/1.1\r\nx-conversation-id: a.c\r\n\r\n"
+    assert owned.encode([], 0) == [b"GET /v1/%u0073tream?conv_id=a.c HTTP/1.1\r\nx-conversation-id: a.c\r\n\r\n"]
 
 
 @pytest.mark.parametrize(
