@@ -252,7 +252,8 @@ class FrontProtocol(HttpToolsProtocol):
         self._deadline = self.loop.time() + self.timeout_keep_alive
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
 
