@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.component.front_rig import CHUNKED, DEADLINE_S, OK, Asked, request, rig, say_hi
@@ -119,12 +116,6 @@ async def test_pipelined_requests_are_answered_in_order(short_dir: Path) -> None
     assert places == sorted(places)
 
 
-async def test_thousands_of_pipelined_refusals_do_no_harm(short_dir: Path) -> None:
-    async with rig(short_dir, keys=["secret"]) as here:
-        answer = await here.ask(request(close=False) * 3000 + request())
-    assert answer.count(b"HTTP/1.1 401 ") == 3001
-
-
 async def test_a_head_request_has_no_body_and_does_not_wait_for_one(short_dir: Path) -> None:
     async def length_only(asked: Asked) -> None:
         asked.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n")
@@ -150,25 +141,6 @@ async def test_expect_100_continue_is_answered_before_the_body_is_sent(short_dir
         writer.write(b"ok")
         assert (await reader.readuntil(b"\r\n\r\nhi")).startswith(b"HTTP/1.1 200 OK")
         assert b"expect" not in here.engine.asked[0].head
-
-
-async def test_an_over_long_body_is_refused_before_it_is_sent(short_dir: Path) -> None:
-    async with rig(short_dir) as here:
-        answer = await here.ask(
-            b"POST /x HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 1001\r\n\r\n"
-        )
-        assert not here.engine.asked
-    assert answer.startswith(b"HTTP/1.1 413 ")
-    assert b"connection: close" in answer
-
-
-async def test_an_over_long_chunked_body_is_refused_when_it_grows_too_long(short_dir: Path) -> None:
-    async with rig(short_dir) as here:
-        answer = await here.ask(
-            b"POST /x HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n" + b"200\r\n%b\r\n" % bytes(0x200) * 3
-        )
-        assert not here.engine.asked
-    assert answer.startswith(b"HTTP/1.1 413 ")
 
 
 async def test_a_client_that_leaves_closes_the_engines_connection(short_dir: Path) -> None:
@@ -274,96 +246,6 @@ async def test_a_kept_connection_that_the_engine_gave_up_is_replaced(short_dir: 
         assert len(here.engine.asked) == 3
 
 
-async def test_what_is_not_http_gets_400_and_never_reaches_the_engine(short_dir: Path) -> None:
-    shapes = [
-        b"not http at all\r\n\r\n",
-        b"POST /x HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /x HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-        b"POST /x HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-    ]
-    async with rig(short_dir) as here:
-        for shape in shapes:
-            answer = await here.ask(shape)
-            assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n"), shape
-            assert b'"type": "invalid_request_error"' in answer
-        assert not here.engine.asked
-
-
-@pytest.mark.parametrize("target", [b"http://", b"http://host:99999999/", b"*"])
-async def test_a_target_that_is_none_gets_400_or_the_engines_answer_and_no_traceback(
-    short_dir: Path, caplog: pytest.LogCaptureFixture, target: bytes
-) -> None:
-    async with rig(short_dir) as here:
-        answer = await here.ask(b"GET %b HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n" % target)
-    assert answer[:13] in {b"HTTP/1.1 400 ", b"HTTP/1.1 200 "}
-    assert "Traceback" not in caplog.text
-
-
-async def test_a_connect_is_refused(short_dir: Path) -> None:
-    async with rig(short_dir) as here:
-        answer = await here.ask(b"CONNECT host:443 HTTP/1.1\r\nhost: h\r\n\r\n")
-        assert not here.engine.asked
-    assert answer.startswith(b"HTTP/1.1 400 ")
-
-
-async def test_a_head_without_end_is_refused(short_dir: Path) -> None:
-    async with rig(short_dir) as here, here.connect() as (reader, writer):
-        writer.write(b"GET / HTTP/1.1\r\n")
-        with contextlib.suppress(ConnectionError):
-            for _ in range(1000):
-                writer.write(b"x-header: " + b"y" * 1000 + b"\r\n")
-                await writer.drain()
-        answer = await reader.readuntil(b"\r\n")
-        assert not here.engine.asked
-    assert answer.startswith(b"HTTP/1.1 431 ")
-
-
-@pytest.mark.parametrize(
-    ("begun", "status"),
-    [
-        (b"POST /x HTTP/1.1\r\nhost", b"HTTP/1.1 408 "),
-        (b"POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nabc", b"HTTP/1.1 408 "),
-        (b"", b""),
-    ],
-)
-async def test_a_client_that_stops_in_the_middle_of_a_request_is_dropped(
-    short_dir: Path, monkeypatch: pytest.MonkeyPatch, begun: bytes, status: bytes
-) -> None:
-    monkeypatch.setattr("runner_supervisor.front.protocol.PATIENCE_S", 0.05)
-    async with rig(short_dir) as here:
-        assert (await here.ask(begun)).startswith(status)
-        assert not here.engine.asked
-
-
-async def test_trailers_do_not_become_headers(short_dir: Path) -> None:
-    async with rig(short_dir) as here:
-        await here.ask(
-            b"POST /x HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
-            b"1\r\na\r\n0\r\nx-evil: 1\r\n\r\n"
-        )
-        assert b"x-evil" not in here.engine.asked[0].head
-
-
-async def test_a_page_from_elsewhere_may_not_use_an_open_address(short_dir: Path) -> None:
-    async with rig(short_dir) as here:
-        foreign = await here.ask(request(headers="Origin: https://evil.example\r\n"))
-        assert not here.engine.asked
-        own = await here.ask(request(headers="Origin: http://localhost:3000\r\n"))
-    assert foreign.startswith(b"HTTP/1.1 403 ")
-    assert own.startswith(b"HTTP/1.1 200 ")
-
-
-async def test_an_upgrade_is_not_taken_up_and_not_complained_of(
-    short_dir: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.WARNING)
-    async with rig(short_dir) as here, here.connect() as (reader, writer):
-        writer.write(b"GET /x HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: h2c\r\n\r\n")
-        await reader.readuntil(b"\r\n\r\nhi")
-        assert b"upgrade" not in here.engine.asked[0].head
-    assert caplog.text == ""
-
-
 async def test_a_client_that_leaves_with_more_requests_pending_is_noticed(short_dir: Path) -> None:
     left = asyncio.Event()
 
@@ -377,19 +259,6 @@ async def test_a_client_that_leaves_with_more_requests_pending_is_noticed(short_
             while not here.engine.asked:
                 await asyncio.sleep(0)
         await left.wait()
-
-
-async def test_a_fault_of_our_own_is_500_and_logged(
-    short_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: Any) -> None:
-        raise RuntimeError("planted")
-
-    async with rig(short_dir) as here:
-        monkeypatch.setattr("runner_supervisor.front.heads.Heads._admit", fail)
-        answer = await here.ask(request())
-    assert answer.startswith(b"HTTP/1.1 500 ")
-    assert "planted" in caplog.text
 
 
 async def test_draining_refuses_new_requests_and_waits_for_old_ones(short_dir: Path) -> None:
