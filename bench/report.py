@@ -58,6 +58,8 @@ def ratio(name: str, figure: str, by_target: dict[str, float]) -> tuple[float, s
         return None
     if figure == "p50_us":
         direct = by_target["direct"]
+        if by_target["nginx"] <= direct:
+            return None
         return (by_target["front"] - direct) / (by_target["nginx"] - direct), "nginx, added"
     return by_target["front"] / by_target["nginx"], "nginx"
 

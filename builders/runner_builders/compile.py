@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 from runner_builders.errors import BuilderError, CompileError
@@ -68,9 +69,14 @@ def _copy(source: Path, tree: Path) -> None:
     """Copy the source, times and all: what was compiled from unchanged files need not be compiled again."""
     try:
         shutil.rmtree(tree, ignore_errors=True)
-        shutil.copytree(source, tree, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+        shutil.copytree(source, tree, symlinks=True, ignore=partial(_leave_out, source))
     except OSError as error:
         raise BuilderError(f"cannot copy llama.cpp's source to {tree}: {error}; make room there") from None
+
+
+def _leave_out(source: Path, folder: str, names: list[str]) -> set[str]:
+    """At the top, what is no source: git's folder, and builds of the owner's."""
+    return {name for name in names if name == ".git" or name.startswith("build")} if Path(folder) == source else set()
 
 
 def _check(outcome: Outcome, what: str, log: Path) -> None:

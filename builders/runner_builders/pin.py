@@ -32,7 +32,7 @@ def read_pin(path: Path | None = None) -> Pin:
     Raises:
         SourceError: it is missing or malformed.
     """
-    packed = Path(__file__).with_name(LOCK_NAME)
+    packed = Path(__file__).with_name("third_party") / LOCK_NAME
     path = path or (packed if packed.exists() else REPOSITORY / "third_party" / LOCK_NAME)
     try:
         with path.open("rb") as file:

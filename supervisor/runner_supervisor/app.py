@@ -82,7 +82,7 @@ def run(settings: Settings, *, find_binary: Callable[[], EngineBinary], on_ready
     """
     model = settings.model or demo_model()
     for notice in settings.notices:
-        logger.warning("%s", notice)
+        logger.info("%s", notice)
     check_model(model)
     given_keys = settings.given_keys()
     layout = Layout(settings.state_dir)

@@ -18,7 +18,10 @@ TAKEN_OVER: dict[str, str] = {
 """llama-server flags with a value that become settings of the supervisor's."""
 
 REFUSED: dict[str, str] = {
+    "-dr": "download the model first, and name its file with --model",
+    "--docker-repo": "download the model first, and name its file with --model",
     "-hf": "download the model first, and name its file with --model",
+    "-hfr": "download the model first, and name its file with --model",
     "--hf-repo": "download the model first, and name its file with --model",
     "-mu": "download the model first, and name its file with --model",
     "--model-url": "download the model first, and name its file with --model",
@@ -27,9 +30,11 @@ REFUSED: dict[str, str] = {
     "--api-prefix": "put a prefix in the proxy before the supervisor",
     "--ssl-key-file": "TLS belongs in front of the supervisor, not behind it",
     "--ssl-cert-file": "TLS belongs in front of the supervisor, not behind it",
-    "--metrics": "leave it out: the supervisor always turns metrics on",
 }
 """llama-server flags that cannot be had, with what to do instead."""
+
+GIVEN_ANYWAY = frozenset({"--metrics"})
+"""llama-server flags without a value that it always gets."""
 
 
 def split(arguments: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -49,15 +54,20 @@ def split(arguments: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...]]:
     remaining = iter(arguments)
     for argument in remaining:
         flag, equals, value = argument.partition("=")
+        if flag.startswith("--"):
+            flag = flag.replace("_", "-")  # as llama-server takes them (common/arg.cpp)
         if flag in REFUSED:
             raise ValueError(f"{flag} is the supervisor's: {REFUSED[flag]}")
+        if flag in GIVEN_ANYWAY:
+            continue
         if flag not in TAKEN_OVER:
             rest.append(argument)
             continue
         following = value if equals else next(remaining, None)
         if following is None:
             raise ValueError(f"{flag} has no value")
-        taken[flag] = following
+        several = flag == "--api-key" and flag in taken
+        taken[flag] = f"{taken[flag]},{following}" if several else following
     return taken, tuple(rest)
 
 

@@ -125,11 +125,12 @@ class Settings(BaseSettings):
     @property
     def notices(self) -> list[str]:
         """What became of the flags in `engine_args` that llama-server does not get. Keys are not shown."""
-        taken = [(flag, TAKEN_OVER[flag]) for flag in split(self.engine_args)[0]]
-        return [
-            f"llama-server's {flag} is taken over by the front: {name} is {getattr(self, name)}"
-            for flag, name in taken
-        ]
+        lines = []
+        for flag in split(self.engine_args)[0]:
+            name = TAKEN_OVER[flag]
+            value = f"has {len(self.api_keys)}" if name == "api_keys" else f"is {getattr(self, name)}"
+            lines.append(f"llama-server's {flag} is taken over by the front: {name} {value}")
+        return lines
 
     def given_keys(self) -> list[str]:
         """The keys in `api_keys` and `api_keys_file`.
@@ -143,7 +144,10 @@ class Settings(BaseSettings):
                 lines = self.api_keys_file.read_text().splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"cannot read the key file {self.api_keys_file}: {error}") from None
-            keys += [line.strip() for line in lines if line.strip()]
+            found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+            if not found:
+                raise ConfigError(f"the key file {self.api_keys_file} holds no key; write one on a line of its own")
+            keys += found
         return keys
 
     @property
@@ -165,12 +169,16 @@ class EngineFlagsSource(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        arguments = self.current_state.get("engine_args", ())
-        try:
-            taken, _ = split(shlex.split(arguments) if isinstance(arguments, str) else arguments)
-        except (TypeError, ValueError):  # the field's own validators say what is wrong
-            return {}
-        return dict(as_settings(taken))
+        return _taken_from(self.current_state.get("engine_args", ()))
+
+
+def _taken_from(arguments: Any) -> dict[str, Any]:
+    """The settings that llama-server's flags become; none if they are wrong, which the field's validators say."""
+    try:
+        taken, _ = split(shlex.split(arguments) if isinstance(arguments, str) else arguments)
+    except (TypeError, ValueError):
+        return {}
+    return dict(as_settings(taken))
 
 
 def load_settings(
@@ -205,6 +213,7 @@ def load_settings(
             return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path), adopted
 
     given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+    given = _taken_from(given.get("engine_args", ())) | given
     try:
         return Sourced(**given)
     except ValidationError as error:

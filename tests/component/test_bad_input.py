@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.component.front_rig import request, rig
+from tests.component.front_rig import CHUNKED, Asked, request, rig
 
 pytestmark = pytest.mark.anyio
 
@@ -139,3 +140,47 @@ async def test_a_fault_of_our_own_is_500_and_logged(
         answer = await here.ask(request())
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert "planted" in caplog.text
+
+
+async def test_garbage_behind_a_running_answer_is_not_answered_in_its_middle(short_dir: Path) -> None:
+    async def hang(asked: Asked) -> None:
+        asked.writer.write(CHUNKED + b"5\r\nhello\r\n")
+        await asked.left()
+
+    async with rig(short_dir, hang) as here, here.connect() as (reader, writer):
+        writer.write(request(close=False))
+        began = await reader.readuntil(b"hello\r\n")
+        writer.write(b"garbage\r\n\r\n")
+        rest = await reader.read()
+    assert began.startswith(b"HTTP/1.1 200")
+    assert rest == b""
+
+
+async def test_a_client_that_reads_no_refusals_is_read_no_further(short_dir: Path) -> None:
+    async with rig(short_dir, keys=["secret"]) as here, here.connect() as (_, writer):
+        flood = b"GET /v1/models HTTP/1.1\r\nhost: h\r\n\r\n" * 400_000
+        writer.transport.set_write_buffer_limits(high=0)
+        writer.write(flood)
+        waiting, before = writer.transport.get_write_buffer_size(), -1
+        while waiting != before:  # until no more of it is taken
+            before = waiting
+            for _ in range(200):
+                await asyncio.sleep(0.001)
+            waiting = writer.transport.get_write_buffer_size()
+        (connection,) = here.front._server.server_state.connections
+        held = connection.transport.get_write_buffer_size()
+        writer.transport.abort()
+    assert waiting
+    assert held < 4 << 20
+
+
+async def test_an_origin_that_is_no_url_is_foreign(short_dir: Path) -> None:
+    async with rig(short_dir) as here:
+        assert b" 403 " in await here.ask(request(headers="Origin: http://[::1\r\n"))
+
+
+@pytest.mark.parametrize("line", ["X: " + "x" * 8100, "\r\n".join(f"X{n}: {'x' * 4000}" for n in range(17))])
+async def test_a_head_that_the_engine_would_not_read_is_refused(short_dir: Path, line: str) -> None:
+    async with rig(short_dir) as here:
+        assert (await here.ask(request(headers=line + "\r\n"))).startswith(b"HTTP/1.1 431 ")
+        assert not here.engine.asked

@@ -12,6 +12,8 @@ from runner_supervisor.core.states import State
 
 pytestmark = pytest.mark.anyio
 
+PIECE = bytes(65536)
+
 
 async def test_body_and_head_pass_without_what_belongs_to_one_connection(short_dir: Path) -> None:
     headers = "Accept: */*\r\nX-Mine: 1\r\nConnection: x-hop\r\nX-Hop: 2\r\nTE: trailers\r\n"
@@ -298,3 +300,32 @@ async def test_unknown_admin_paths_are_404_in_openais_shape(short_dir: Path) -> 
         assert not here.engine.asked
     assert answer.startswith(b"HTTP/1.1 404 ")
     assert b'"error"' in answer
+
+
+async def test_a_slow_reader_pauses_a_new_connection_to_the_engine_too(short_dir: Path) -> None:
+    """The first answer fills the client's buffer and its connection closes; the second one's is new."""
+    sent = 0
+
+    async def flood(asked: Asked) -> None:
+        nonlocal sent
+        pieces = 66 if b"/first" in asked.head else 1000
+        length = pieces * len(PIECE)
+        asked.writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % length)
+        for _ in range(pieces):
+            asked.writer.write(PIECE)
+            await asked.writer.drain()
+            sent += len(PIECE)
+        asked.writer.close()
+
+    async with rig(short_dir, flood) as here, here.connect() as (_, writer):
+        writer.transport.pause_reading()
+        writer.write(request(path="/first", close=False) + request(path="/second", close=False))
+        before = -1
+        while sent != before:
+            before = sent
+            for _ in range(200):
+                await asyncio.sleep(0.001)
+        asked = len(here.engine.asked)
+        writer.transport.abort()
+    assert asked == 2
+    assert sent < 300 * len(PIECE)

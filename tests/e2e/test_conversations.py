@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,16 +52,28 @@ def test_a_stream_can_be_read_again_by_its_key_and_by_no_other(guarded: Supervis
         assert mine.get("/v1/stream", params={"conv_id": "talk"}).status_code == 404
 
 
-@pytest.mark.parametrize("spelling", ["/v1/%u0073tream", "/v1/%73tream", "/v1/stream#", "http://x/v1/stream"])
-def test_no_spelling_of_the_path_leads_to_anothers_stream(guarded: Supervisor, spelling: str) -> None:
+SPELLINGS = ["/v1/stream", "/v1/%u0073tream", "/v1/%73tream", "/v1/str%uD800eam", "/v1/stream#", "http://x/v1/stream"]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_no_spelling_and_no_form_leads_to_anothers_stream(guarded: Supervisor, spelling: str, method: str) -> None:
     body = {"prompt": "The sea", "max_tokens": 2, "stream": True}
+    known_to_the_engine = hashlib.sha256(b"first-key").hexdigest()[:12] + ".mine"
     with client(guarded, "first-key") as mine, client(guarded, "second-key") as other:
-        said = mine.post("/v1/completions", json=body, headers={"x-conversation-id": "secret"})
-        assert said.status_code == 200
+        mine.post("/v1/completions", json=body, headers={"x-conversation-id": "mine"})
         with guarded.engine() as engine:
-            assert engine.get("/v1/stream", params={"conv_id": "secret"}).status_code == 404
-        for conversation in ("secret", "a.secret"):
-            target = f"{spelling}?conv_id={conversation}".encode()
-            request = other.build_request("GET", "/")
-            request.extensions["target"] = target
-            assert other.send(request).status_code in {400, 404}
+            assert engine.get("/v1/stream", params={"conv_id": known_to_the_engine}).status_code == 200
+        for conversation in ("mine", known_to_the_engine):
+            for form in ({}, {"conv_id": conversation}):
+                request = other.build_request(method, "/", data=form)
+                request.extensions["target"] = f"{spelling}?conv_id={conversation}".encode()
+                assert other.send(request).status_code in {204, 400, 404}
+        assert mine.get("/v1/stream", params={"conv_id": "mine"}).status_code == 200
+
+
+def test_a_lookup_answers_whatever_is_asked(guarded: Supervisor) -> None:
+    with client(guarded, "first-key") as mine:
+        assert mine.options("/v1/streams/lookup").status_code == 200
+        assert mine.post("/v1/streams/lookup", json={}).json() == []
+        assert mine.post("/v1/streams/lookup", content=b"{" + b" " * (2 << 20)).status_code == 413

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import os
+import resource
 import socket
 import statistics
 import sys
@@ -88,6 +89,16 @@ def test_a_client_that_does_not_read_costs_neither_memory_nor_others_their_time(
     assert gaps[int(0.99 * len(gaps))] < 0.5
 
 
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as a client of thousands needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 2 * IDLE_CONNECTIONS)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
 def test_four_thousand_idle_connections_are_all_served_in_less_than_a_gigabyte(fast_engine: Supervisor) -> None:
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(load.connect(port(fast_engine))) for _ in range(IDLE_CONNECTIONS)]
@@ -106,7 +117,7 @@ def one_slot(engine_build: Path, short_dir: Path) -> Iterator[tuple[Supervisor, 
     state.mkdir(mode=0o700)
     keys = KeyStore(state / "keys.sqlite")
     heavy, light = keys.create("heavy", weight=3), keys.create("light")
-    environment = os.environ | {"RUNNER_QUEUE_SIZE": str(2 * GREEDY)}
+    environment = os.environ | {"RUNNER_QUEUE_SIZE": str(2 * GREEDY), "RUNNER_QUEUE_TIMEOUT_S": "600"}
     with Supervisor(state, "--", "--parallel", "1", environment=environment) as supervisor:
         yield supervisor.wait_ready(), heavy, light
 

@@ -68,7 +68,7 @@ def test_a_busy_port(short_dir: Path) -> None:
         port = taken.getsockname()[1]
         line = refusal(start(short_dir, "--port", str(port)))
     assert line == (
-        f"error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port or RUNNER_PORT"
+        f"error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --host or --port"
     )
 
 
@@ -90,8 +90,8 @@ def test_a_bad_setting(short_dir: Path, environment: dict[str, str], toml: str, 
 
 
 def test_a_flag_that_belongs_to_the_supervisor(short_dir: Path) -> None:
-    line = refusal(start(short_dir / "state", "--", "--metrics"))
-    assert "--metrics is the supervisor's" in line
+    line = refusal(start(short_dir / "state", "--", "--api-prefix", "/x"))
+    assert "--api-prefix is the supervisor's" in line
 
 
 def test_a_second_supervisor_on_one_state_folder(service: Supervisor) -> None:

@@ -37,7 +37,8 @@ def test_lists_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_written_for_llama_server_works_here_too() -> None:
-    flags = ("-m", "m.gguf", "--ctx-size", "4096", "--host=127.0.0.2", "--port", "9", "--api-key", "hush,hush2")
+    flags = ("-m", "m.gguf", "--ctx-size", "4096", "--host=127.0.0.2", "--port", "9", "--api_key", "hush")
+    flags += ("--api-key", "hush2", "--metrics")
     settings = load_settings({"engine_args": flags}, config=None)
     assert (settings.host, settings.port, settings.model) == ("127.0.0.2", 9, Path.cwd() / "m.gguf")
     assert settings.given_keys() == ["hush", "hush2"]
@@ -54,13 +55,20 @@ def test_a_setting_of_the_fronts_own_counts_more_than_a_flag_of_llama_servers(
     settings = load_settings({}, config=None)
     assert settings.port == 8
     assert settings.notices == ["llama-server's --port is taken over by the front: port is 8"]
+    assert load_settings({"engine_args": ("--port", "7")}, config=None).port == 7
+    assert load_settings({"engine_args": ("--port", "7"), "port": 6}, config=None).port == 6
+    with pytest.raises(ConfigError, match="bad setting port on the command line"):
+        load_settings({"engine_args": ("--port", "nonsense")}, config=None)
 
 
 def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
-    (tmp_path / "keys").write_text("one\n\n two \n")
+    (tmp_path / "keys").write_text("# of the web team\none\n\n two \n")
+    (tmp_path / "none").write_text("\n# nothing\n")
     assert load_settings({"api_keys_file": tmp_path / "keys"}, config=None).given_keys() == ["one", "two"]
     with pytest.raises(ConfigError, match=r"cannot read the key file .*missing"):
         load_settings({"api_keys_file": tmp_path / "missing"}, config=None).given_keys()
+    with pytest.raises(ConfigError, match=r"the key file .*none holds no key"):
+        load_settings({"api_keys_file": tmp_path / "none"}, config=None).given_keys()
 
 
 def test_what_other_programs_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +95,7 @@ def test_what_other_programs_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
         ({}, {}, "api_keys = ['one', '']", "bad setting api_keys in {config}: a key is empty"),
         ({}, {"RUNNER_API_KEYS": "one,,two"}, "", "bad setting RUNNER_API_KEYS in the environment: a key is empty"),
         ({}, {"RUNNER_API_KEYS": ","}, "", "bad setting RUNNER_API_KEYS in the environment: a key is empty"),
-        ({}, {}, "engine_args = ['--metrics']", "--metrics is the supervisor's: leave it out"),
+        ({}, {}, "engine_args = ['--api_prefix', '/x']", "--api-prefix is the supervisor's"),
         ({}, {}, "engine_args = ['--port']", "bad setting engine_args in {config}: --port has no value"),
         ({}, {}, "engine_args = 7", "bad setting engine_args in {config}: "),
     ],

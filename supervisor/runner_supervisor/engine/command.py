@@ -28,7 +28,7 @@ def engine_argv(*, binary: Path, model: Path, socket: Path, extra: tuple[str, ..
     return [
         str(binary),
         *("--model", str(model)),
-        *("--alias", model.stem),
+        *(() if {"--alias", "-a"} & set(extra) else ("--alias", model.stem)),
         *("--host", str(socket)),
         *("--port", "8080"),
         "--metrics",

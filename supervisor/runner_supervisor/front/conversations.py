@@ -19,8 +19,8 @@ ASKED, FOUND = "conversation_ids", "conversation_id"
 
 
 def private(owner: str, conversation: str) -> str:
-    """The id that the engine is told. Key ids hold no dot, so no two keys' ids are ever the same."""
-    return f"{owner}.{conversation}"
+    """The id that the engine is told. Key ids hold no dot, so no two keys' ids are ever the same. None stays none."""
+    return f"{owner}.{conversation}" if conversation else ""
 
 
 def private_header(owner: str, value: bytes) -> bytes:
@@ -29,7 +29,7 @@ def private_header(owner: str, value: bytes) -> bytes:
 
 
 def private_target(owner: str, target: bytes) -> bytes:
-    """A target whose query names a conversation, for the engine. It reads the first of equal names; all are told."""
+    """A target whose query names a conversation, for the engine. Of equal names all are rewritten."""
     path, _, query = target.partition(b"?")
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
     told = [(name, private(owner, value) if name == PARAMETER else value) for name, value in pairs]
@@ -42,14 +42,16 @@ def private_question(owner: str, body: bytes) -> bytes:
         asked = orjson.loads(body)[ASKED]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         asked = None
-    ids = (
-        [private(owner, each) for each in asked if isinstance(each, str) and each] if isinstance(asked, list) else []
-    )
-    return orjson.dumps({ASKED: ids})
+    ids = [private(owner, each) for each in asked if isinstance(each, str)] if isinstance(asked, list) else []
+    return orjson.dumps({ASKED: list(dict.fromkeys(ids))})
 
 
 def public_answer(owner: str, body: bytes) -> bytes:
     """A lookup's answer as its asker knows the conversations; others' are left out."""
-    prefix = private(owner, "")
-    found = [each for each in orjson.loads(body) if str(each.get(FOUND)).startswith(prefix)]
+    prefix = f"{owner}."
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return b"[]"
+    found = [each for each in answer if isinstance(each, dict) and str(each.get(FOUND)).startswith(prefix)]
     return orjson.dumps([each | {FOUND: each[FOUND].removeprefix(prefix)} for each in found])

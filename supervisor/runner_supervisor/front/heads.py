@@ -11,12 +11,18 @@ import httptools
 from runner_supervisor.core.admission import Share
 from runner_supervisor.front.gate import ANYONE, Gate
 from runner_supervisor.front.message import Head
-from runner_supervisor.front.replies import FOREIGN_ORIGIN, INVALID_KEY, Refusal
+from runner_supervisor.front.replies import FOREIGN_ORIGIN, HEAD_TOO_LARGE, INVALID_KEY, Refusal
 
 NOBODY = Share("")
 CONTROL_PREFIXES = (b"/health", b"/metrics", b"/admin")
+HEAD_BYTES = 64 * 1024
+LINE_BYTES = 8000
+"""llama-server reads no longer line (vendor/cpp-httplib/httplib.h, CPPHTTPLIB_HEADER_MAX_LENGTH: 8192)."""
+
 REMEMBERED = 256
-REMEMBERED_BYTES = 4096
+REMEMBERED_BYTES = 8192
+HEADER_BYTES = 160
+"""What Python needs for a header beside its text."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -66,7 +72,8 @@ class Heads:
         except KeyError:
             pass
         reading = self._read(parser, url, headers, trusted=trusted)
-        if len(url) + sum(len(name) + len(value) for name, value in headers) <= REMEMBERED_BYTES:
+        size = len(url) + sum(len(name) + len(value) + HEADER_BYTES for name, value in headers)
+        if size <= REMEMBERED_BYTES and (reading is None or reading.refusal is None):
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
             self._remembered[key] = reading
@@ -80,6 +87,9 @@ class Heads:
             return None
         http_1_0 = parser.get_http_version() == "1.0"
         share, refusal = (ANYONE, None) if trusted else self._admit(dict(headers))
+        sizes = [len(url), *(len(name) + len(value) + len(b": \r\n") for name, value in headers)]
+        if refusal is None and (max(sizes) > LINE_BYTES or sum(sizes) > HEAD_BYTES):
+            refusal = HEAD_TOO_LARGE
         head = Head(
             parser.get_method(),
             target,
@@ -110,11 +120,9 @@ def is_control(target: bytes) -> bool:
 
 def is_local(origin: bytes) -> bool:
     """Whether an Origin header names this machine itself, and so a page that runs here."""
-    host = urlsplit(origin.decode("latin-1")).hostname
-    if host == "localhost":
-        return True
     try:
-        return host is not None and ip_address(host).is_loopback
+        host = urlsplit(origin.decode("latin-1")).hostname
+        return host == "localhost" or (host is not None and ip_address(host).is_loopback)
     except ValueError:
         return False
 

@@ -77,7 +77,7 @@ class Head:
         self.owner = owner
         self.chunked = b"transfer-encoding" in values
         self.expects_continue = values.get(b"expect", b"").lower() == b"100-continue"
-        self.looks_up = owner is not None and self.path == conversations.LOOKUP_PATH
+        self.looks_up = owner is not None and method == b"POST" and self.path == conversations.LOOKUP_PATH
         if owner is not None:
             headers = [
                 (name, conversations.private_header(owner, value) if name == conversations.HEADER else value)
@@ -94,7 +94,9 @@ class Head:
             body: pieces of the body.
             length: their bytes in all.
         """
-        if self.looks_up and self.owner:
+        if self.owner and self.path == conversations.STREAM_PATH:
+            body, length = [], 0  # the engine would read a form in it, and believe that more than the query
+        elif self.looks_up and self.owner:
             body = [conversations.private_question(self.owner, b"".join(body))]
             length = len(body[0])
         if not length and self.method in NO_BODY_MEANT:
@@ -116,7 +118,7 @@ def path_of(target: bytes) -> str:
 
 def _unescape(escape: re.Match[bytes]) -> bytes:
     four, two = escape.groups()
-    return chr(int(four, 16)).encode(errors="surrogatepass") if four else bytes([int(two, 16)])
+    return chr(int(four, 16)).encode(errors="ignore") if four else bytes([int(two, 16)])  # no surrogates
 
 
 def _forwarded(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]]) -> bytes:

@@ -21,14 +21,19 @@ class Outbox:
 
     def write(self, transport: asyncio.Transport, data: bytes) -> None:
         """Write at the end of this turn; much data at once, so that back-pressure is felt at once."""
-        letters = self._letters
         if len(data) > LARGE_BYTES:
-            self.flush()
-            transport.write(data)
+            self.write_now(transport, data)
             return
+        letters = self._letters
         if not letters:
             self._loop.call_soon(self.flush)
         letters.append((transport, data))
+
+    def write_now(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Write at once, after all that waits: nothing overtakes what was written before it."""
+        if self._letters:
+            self.flush()
+        transport.write(data)
 
     def flush(self) -> None:
         """Write what has been collected. What has closed meanwhile is passed over."""

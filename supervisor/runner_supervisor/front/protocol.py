@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
-from runner_supervisor.front.heads import Heads, Reading
+from runner_supervisor.front.heads import HEAD_BYTES, Heads, Reading
 from runner_supervisor.front.relay import Backend, Relay
 from runner_supervisor.front.replies import (
     HEAD_TOO_LARGE,
@@ -37,7 +37,6 @@ LINGER_S = 1.0
 PATIENCE_S = 30.0
 """How long a client may be silent in the middle of a request, or before its first, in seconds."""
 
-HEAD_BYTES = 64 * 1024
 PIPELINED = 16
 
 
@@ -85,28 +84,34 @@ class FrontProtocol(HttpToolsProtocol):
         self._head_bytes += len(data)  # until a head begins: what came with its beginning is not counted
         super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_BYTES:
-            self._refuse_head(HEAD_TOO_LARGE)
+            self._refuse(HEAD_TOO_LARGE)
 
     def _look_at_the_clock(self) -> None:
         """Wakes twice a minute or so: a timer a request would cost more than all that it watches."""
-        now = self.loop.time()
-        if now < self._deadline:
-            self._watch = self.loop.call_later(min(PATIENCE_S, self._deadline - now), self._look_at_the_clock)
-        elif self._in_head:
-            self._refuse_head(TOO_SLOW)
-        elif isinstance(self.cycle, Relay) and self.cycle.waits_for_body:
-            self.cycle.on_too_slow()
-        elif self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-        else:
-            self._watch = self.loop.call_later(PATIENCE_S, self._look_at_the_clock)
+        left_s = self._deadline - self.loop.time()
+        self._watch = self.loop.call_later(min(PATIENCE_S, max(left_s, 0.0) or PATIENCE_S), self._look_at_the_clock)
+        if left_s > 0:
+            return
+        if self._idle:
+            self.transport.abort() if self.flow.write_paused else self.transport.close()
+        elif self.flow.read_paused:
+            return  # it may well have sent more: it is we who do not read
+        elif self._in_head or (isinstance(self.cycle, Relay) and self.cycle.waits_for_body):
+            self._refuse(TOO_SLOW)
 
-    def _refuse_head(self, refusal: Refusal) -> None:
-        """Answer a request whose head never came whole; if others are at work, closing has to do."""
+    @property
+    def _idle(self) -> bool:
+        """Whether every request that has begun has got its answer."""
+        return not self._in_head and (self.cycle is None or self.cycle.response_complete)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer a request that never came whole; if others are at work, closing has to do."""
         self._in_head = False
-        if self.cycle is None or self.cycle.response_complete:
+        if self._idle:
             self._backend.outbox.write(self.transport, refusal.response(keep_alive=False))
             self.close_after_answer(linger=True)
+        elif isinstance(self.cycle, Relay) and self.cycle.waits_for_body:
+            self.cycle.refuse(refusal)
         else:
             self.transport.close()
 
@@ -125,12 +130,15 @@ class FrontProtocol(HttpToolsProtocol):
         super().pause_writing()
         if self._at_work:
             self._at_work.pause()
+        if self._idle:
+            self.flow.pause_reading()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         super().resume_writing()
         if self._at_work:
             self._at_work.resume()
+        self._read_on()
 
     def close_after_answer(self, *, linger: bool) -> None:
         """Close the connection; if the client is still sending, once it may have read the answer.
@@ -229,8 +237,7 @@ class FrontProtocol(HttpToolsProtocol):
             refusal = INTERNAL_ERROR
         else:
             refusal = replace(NOT_HTTP, message=msg)
-        self._backend.outbox.write(self.transport, refusal.response(keep_alive=False))
-        self.close_after_answer(linger=False)
+        self._refuse(refusal)
 
     # Turns.
 
@@ -252,10 +259,16 @@ class FrontProtocol(HttpToolsProtocol):
         self._deadline = self.loop.time() + self.timeout_keep_alive
         if self.transport.is_closing():
             return
-        if self.flow.read_paused:
-            self.flow.resume_reading()
+        if self.flow.write_paused:  # no more work for a client that does not read what it got
+            self.flow.pause_reading()
+        elif self.flow.read_paused:
+            self._read_on()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+
+    def _read_on(self) -> None:
+        if len(self.pipeline) <= PIPELINED:
+            self.flow.resume_reading()
 
     def _unsupported_upgrade_warning(self) -> None:
         """An upgrade that is not taken up is no fault: the request is answered as HTTP/1.1 (RFC 9110, 7.8)."""

@@ -30,7 +30,6 @@ from runner_supervisor.front.replies import (
     ENGINE_GONE,
     QUEUE_FULL,
     QUEUE_TIMEOUT,
-    TOO_SLOW,
     Refusal,
 )
 from runner_supervisor.front.upstream import Connection, Upstream
@@ -111,8 +110,7 @@ class Relay:
     """The head of an answer to a lookup of conversations, which is passed on when its body is known."""
     _connection: Connection | None = None
     on_data: Callable[[bytes], None]
-    """Passes bytes of the answer on, at once: tokens are not kept waiting. They cannot overtake the head in the
-    outbox: a second piece in the turn of the first follows a full read buffer only, and that was written at once."""
+    """Passes bytes of the answer on, at once: tokens are not kept waiting."""
 
     def __init__(
         self,
@@ -134,7 +132,7 @@ class Relay:
         self._body: list[bytes] = []
         self._began_s = self._sent_s = perf_counter()
         self._write: Callable[[bytes], None] = partial(backend.outbox.write, client.transport)
-        self.on_data = client.transport.write
+        self.on_data = partial(backend.outbox.write_now, client.transport)
         if self._refusal is None and length > backend.max_body_bytes:
             self._refusal = BODY_TOO_LARGE
 
@@ -161,11 +159,11 @@ class Relay:
         self._body_bytes += len(data)
         backend.buffered_bytes += len(data)
         if self._body_bytes > backend.max_body_bytes:
-            self._refuse(BODY_TOO_LARGE)
+            self.refuse(BODY_TOO_LARGE)
         elif backend.buffered_bytes > backend.max_buffered_bytes:
-            self._refuse(BUFFERS_FULL)
+            self.refuse(BUFFERS_FULL)
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal) -> None:
         """The body is not going to be used: answer, when it is this request's turn."""
         self._drop_body()
         self._refusal = refusal
@@ -181,10 +179,6 @@ class Relay:
     def waits_for_body(self) -> bool:
         """Whether the client has yet to send the rest of the request, and nothing else is amiss."""
         return not self._body_complete and not self.response_complete
-
-    def on_too_slow(self) -> None:
-        """The client has stopped in the middle of the body."""
-        self._refuse(TOO_SLOW)
 
     def on_request_complete(self) -> None:
         """The request's body is all here."""
@@ -291,6 +285,8 @@ class Relay:
         backend.begin(self)
         if backend.draining:
             self._reply(DRAINING)
+        elif self._head.looks_up and self._body_bytes > CHECKED_BYTES:
+            self._reply(BODY_TOO_LARGE)
         elif self._body_bytes <= CHECKED_BYTES and (refusal := check_body(self._head, self._whole_body())):
             self._reply(refusal)
         elif not self._head.route.queued:
@@ -342,7 +338,7 @@ class Relay:
         except (ConnectionRefusedError, FileNotFoundError):
             self._backend.engine_lost(upstream)
             if head.route.queued:
-                self._backend.queue.put_back(self, self._share)
+                self._forward()
             else:
                 self._reply(ENGINE_GONE)
         except OSError:

@@ -50,7 +50,7 @@ def bind_tcp(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         raise AddressError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --port or RUNNER_PORT"
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --host or --port"
         ) from None
     return listener
 

@@ -48,7 +48,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
         self._requests = 0
-        self._paused = False
+        self.paused = False
         self._aborted = False
         self._reusable = False
         self.rest: list[bytes] = []
@@ -84,13 +84,13 @@ class Connection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Take no more from the engine until `resume_reading`."""
-        self._paused = True
+        self.paused = True
         if self._transport and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Go on taking from the engine."""
-        self._paused = False
+        self.paused = False
         if self._transport and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -107,8 +107,6 @@ class Connection(asyncio.Protocol):
         if self.rest:
             self._transport.writelines(self.rest)
             self.rest = []
-        if self._paused:
-            self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
@@ -145,13 +143,17 @@ class Connection(asyncio.Protocol):
         if self._exchange is not exchange:  # it broke off while it was told
             return
         self._exchange = None
-        if self._paused:  # the last write of an answer may have filled a slow client's buffer
+        if self.paused:  # the last write of an answer may have filled a slow client's buffer
             self.resume_reading()
         if self._reusable and not self._head_only and self._requests < REQUESTS:
             self._upstream.release(self)
         else:
             cast("asyncio.Transport", self._transport).close()
-        exchange.on_end()
+        try:
+            exchange.on_end()
+        except BaseException:  # it is not ours any more, so `connection_lost` could not tell it
+            exchange.on_lost(stale=False)
+            raise
 
     def _break_off(self) -> None:
         """The engine does not speak HTTP: `connection_lost` tells the exchange."""
@@ -232,6 +234,8 @@ class Upstream:
             # It was broken off before uvloop had noted the socket, and so is closed, but the socket does not know:
             # it would close the same number again some time, and by then that may be somebody else's.
             connected.detach()
+        elif connection.paused:  # uvloop begins to read after `connection_made`, whatever that says
+            transport.pause_reading()
 
     def release(self, connection: Connection) -> None:
         """Give a connection back for the next request."""

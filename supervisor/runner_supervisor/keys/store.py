@@ -40,10 +40,12 @@ def _id_of(digest: bytes) -> str:
 
 
 def _migrate(database: sqlite3.Connection) -> None:
+    database.execute("BEGIN IMMEDIATE")  # all of them or none
     (done,) = database.execute("PRAGMA user_version").fetchone()
-    for statement in _MIGRATIONS[done:]:
-        database.execute(statement)
-    database.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+    if done < len(_MIGRATIONS):
+        for statement in _MIGRATIONS[done:]:
+            database.execute(statement)
+        database.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
 
 
 class KeyStore:

@@ -16,6 +16,11 @@ def test_model_and_address_are_always_named_and_the_users_flags_come_last() -> N
     )
 
 
+def test_an_alias_of_the_users_own_is_the_only_one() -> None:
+    argv = engine_argv(binary=Path("b"), model=Path("/m/a.gguf"), socket=Path("s"), extra=("--alias", "mine"))
+    assert argv.count("--alias") == 1
+
+
 def test_only_what_a_compute_backend_needs_is_inherited() -> None:
     environment = engine_environment(
         {

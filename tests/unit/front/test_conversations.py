@@ -19,7 +19,7 @@ from runner_supervisor.front.routes import route_of
         (b"/v1/stream?conv%5fid=c", b"/v1/stream?conv_id=a.c"),
         (b"/v1/stream?conv_id=c%3A%3Am", b"/v1/stream?conv_id=a.c%3A%3Am"),
         (b"/v1/stream?conv_id=%C3%A4", b"/v1/stream?conv_id=a.%C3%A4"),
-        (b"/v1/stream?conv_id=", b"/v1/stream?conv_id=a."),
+        (b"/v1/stream?conv_id=", b"/v1/stream?conv_id="),
         (b"/v1/stream?", b"/v1/stream?"),
     ],
 )
@@ -35,12 +35,19 @@ def test_a_head_is_private_only_where_there_are_keys() -> None:
     assert owned.encode([], 0) == [b"GET /v1/%u0073tream?conv_id=a.c HTTP/1.1\r\nx-conversation-id: a.c\r\n\r\n"]
 
 
+def test_a_form_in_a_body_cannot_name_another_conversation() -> None:
+    form = b"conv_id=b.c"
+    head = Head(b"GET", b"/v1/stream?conv_id=c", [], http_1_0=False, keep_alive=True, owner="a")
+    assert head.encode([form], len(form)) == [b"GET /v1/stream?conv_id=a.c HTTP/1.1\r\n\r\n"]
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
         (b'{"conversation_ids": ["c", "b.c"]}', ["a.c", "a.b.c"]),
         (b'{"conversation_ids": ["c"], "conversation_ids": ["d"]}', ["a.d"]),
-        (b'{"conversation_ids": ["", 7, null]}', []),
+        (b'{"conversation_ids": ["", 7, null]}', [""]),
+        (b'{"conversation_ids": ["c", "c"]}', ["a.c"]),
         (b'{"conversation_ids": "c"}', []),
         (b"{}", []),
         (b"[]", []),
@@ -54,6 +61,7 @@ def test_every_id_asked_for_is_made_the_keys_own(asked: bytes, told: list[str]) 
 def test_an_answer_names_ones_own_conversations_as_one_knows_them() -> None:
     found = b'[{"conversation_id":"a.c::m","is_done":true},{"conversation_id":"b.c","is_done":true}]'
     assert public_answer("a", found) == b'[{"conversation_id":"c::m","is_done":true}]'
+    assert public_answer("a", b"") == b"[]"
 
 
 @pytest.mark.parametrize(
@@ -64,6 +72,7 @@ def test_an_answer_names_ones_own_conversations_as_one_knows_them() -> None:
         (b"/v1/completion%u0073", "/v1/completions"),
         (b"/v1/%2563ompletions", "/v1/%63ompletions"),
         (b"/v1/%u73ompletions%", "/v1/%u73ompletions%"),
+        (b"/v1/completions%uD800", "/v1/completions"),
         (b"/%zz/%u00e4", "/%zz/\u00c3\u00a4"),
     ],
 )

@@ -53,6 +53,14 @@ async def test_a_large_write_is_made_at_once_and_after_what_came_before(log: lis
     assert log == [("a", 1), ("a", LARGE_BYTES + 1)]
 
 
+async def test_what_is_written_at_once_overtakes_nothing(log: list[tuple[str, int]]) -> None:
+    outbox = Outbox(asyncio.get_running_loop())
+    a = transport(log, "a")
+    outbox.write(a, b"1")
+    outbox.write_now(a, b"22")
+    assert log == [("a", 1), ("a", 2)]
+
+
 async def test_what_has_closed_meanwhile_is_passed_over(log: list[tuple[str, int]]) -> None:
     outbox = Outbox(asyncio.get_running_loop())
     a, b = transport(log, "a"), transport(log, "b")

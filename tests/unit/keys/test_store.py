@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from runner_supervisor.keys.store import KeyStore
@@ -25,3 +27,21 @@ def test_keys_from_the_settings_count_without_being_stored(tmp_path: Path) -> No
     store = KeyStore(path, given=["one", "two"])
     assert len({store.find(b"one"), store.find(b"two"), None}) == 3
     assert len(KeyStore(path)) == 0
+
+
+def test_an_older_file_is_brought_up_to_date_and_a_newer_one_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "keys.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE keys (id TEXT PRIMARY KEY, name TEXT, sha256 BLOB, created_s REAL) STRICT")
+        database.execute("INSERT INTO keys VALUES ('old', 'n', x'00', 0)")
+        database.commit()
+    assert len(KeyStore(path)) == 1
+    store = KeyStore(path)
+    share = store.find(store.create("heavy", weight=3, priority=1).encode())
+    assert share
+    assert (share.weight, share.priority) == (3, 1)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 9")
+        database.commit()
+        KeyStore(path)
+        assert database.execute("PRAGMA user_version").fetchone() == (9,)
