@@ -158,7 +158,7 @@ async def test_garbage_behind_a_running_answer_is_not_answered_in_its_middle(sho
 
 async def test_a_client_that_reads_no_refusals_is_read_no_further(short_dir: Path) -> None:
     async with rig(short_dir, keys=["secret"]) as here, here.connect() as (_, writer):
-        flood = b"GET /v1/models HTTP/1.1\r\nhost: h\r\n\r\n" * 400_000
+        flood = b"GET /v1/models HTTP/1.1\r\nhost: h\r\n\r\n" * 1_200_000
         writer.transport.set_write_buffer_limits(high=0)
         writer.write(flood)
         waiting, before = writer.transport.get_write_buffer_size(), -1
@@ -171,7 +171,7 @@ async def test_a_client_that_reads_no_refusals_is_read_no_further(short_dir: Pat
         held = connection.transport.get_write_buffer_size()
         writer.transport.abort()
     assert waiting
-    assert held < 4 << 20
+    assert held < 64 << 20  # what of it was read before the first pause; all its answers were 400 MB
 
 
 async def test_an_origin_that_is_no_url_is_foreign(short_dir: Path) -> None:
