@@ -172,6 +172,8 @@ def hold(address: Address, *, count: int) -> list[socket.socket]:
     ask = stream_request(chunks=60, delay_ms=1000)
     peers = [connect(address) for _ in range(count)]
     for peer in peers:
+        peer.settimeout(DEADLINE_S)
+    for peer in peers:
         peer.sendall(ask)
     for peer in peers:
         peer.recv(65536)
