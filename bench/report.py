@@ -108,7 +108,7 @@ def draw(figures: Rounds, path: Path) -> None:
         figure, by_target = next(iter(by_figure.items()))
         shown = [each for each in reversed(NAMES) if by_target.get(each)]
         bars = axis.barh(shown, [by_target[each] for each in shown], color=[colours[each] for each in shown])
-        axis.bar_label(bars, fmt="{:,.4g}", padding=3, fontsize=8)
+        axis.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8)
         better = "more" if WORKLOADS[name].higher else "less"
         axis.set_title(f"{WORKLOADS[name].title}\n{figure} ({better} is better)", fontsize=9)
         axis.margins(x=0.22)
