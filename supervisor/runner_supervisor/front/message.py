@@ -106,7 +106,7 @@ class Head:
 
 
 def path_of(target: bytes) -> str:
-    """The path of a target as llama-server will see it, whose decoder knows %uXXXX too, and decodes once.
+    """The path of a target as llama-server will see it, whose decoder knows %u0041 too, and decodes once.
 
     Source: vendor/cpp-httplib/httplib.cpp, `decode_path_component`.
     """
