@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import importlib.resources
 import logging
+import logging.handlers
+import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +20,22 @@ from typing import TypeVar
 import filelock
 import uvloop
 
-from runner_supervisor.core.lifecycle import Policy
+from runner_supervisor.core.lifecycle import Machine, Policy
 from runner_supervisor.core.restart import Cause
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.binary import EngineBinary
-from runner_supervisor.engine.command import DEMO_ARGS
 from runner_supervisor.engine.logs import EngineLog
 from runner_supervisor.engine.model import check_model
-from runner_supervisor.engine.process import sweep_orphan
-from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor, Transition
+from runner_supervisor.engine.process import sweep_orphans
+from runner_supervisor.engine.succession import Succession
+from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor, Place, Transition, describe
 from runner_supervisor.errors import AlreadyRunningError, ConfigError, EngineError
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.layout import Layout
+from runner_supervisor.planning import Plan, model_of, plan_for
+from runner_supervisor.reload import Reloader
 from runner_supervisor.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -43,6 +47,9 @@ OPEN_FILES = 65_536
 
 END_SLACK_S = 5.0
 """What the end may take beyond the engine's grace period: KILL, the last log lines."""
+
+LOG_BYTES = 10 * 1024 * 1024
+LOG_FILES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,44 +69,45 @@ class Ready:
     host: str
 
 
-def demo_model() -> Path:
-    """The model that comes along."""
-    return Path(str(importlib.resources.files("runner_supervisor") / "demo" / "demo.gguf"))
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What a run asks of whoever began it.
+
+    `load` reads the settings again, for a reload; `find_binary` finds or builds llama-server, which may take
+    minutes; `on_plan` and `on_ready` are called once, when it is known what will run, and when it serves.
+    """
+
+    load: Callable[[], Settings]
+    find_binary: Callable[[], EngineBinary]
+    on_plan: Callable[[Plan], None]
+    on_ready: Callable[[Ready], None]
 
 
-def run(settings: Settings, *, find_binary: Callable[[], EngineBinary], on_ready: Callable[[Ready], None]) -> None:
-    """Run the service until it is told to stop.
-
-    Everything that can be refused is refused before `find_binary` is called, which may take minutes.
-
-    Args:
-        settings: this run's settings.
-        find_binary: finds or builds llama-server.
-        on_ready: called once, when requests are first served.
+def run(settings: Settings, calls: Calls) -> None:
+    """Run the service until it is told to stop. What can be refused is refused before a build.
 
     Raises:
         RunnerError: the service cannot start, or its first engine never became ready.
     """
-    model = settings.model or demo_model()
     for notice in settings.notices:
         logger.info("%s", notice)
-    check_model(model)
+    check_model(model_of(settings))
     given_keys = settings.given_keys()
     layout = Layout(settings.state_dir)
     layout.create()
     _allow_open_files()
     with _only_one(layout), contextlib.ExitStack() as stack:
+        stack.enter_context(_log_to(layout.front_log))
         tcp = stack.enter_context(bind_tcp(settings.host, settings.port))
         control = stack.enter_context(bind_unix(layout.control_socket))
         stack.callback(layout.control_socket.unlink, missing_ok=True)
-        args = (*(() if settings.model else DEMO_ARGS), *settings.engine_flags)
-        spec = EngineSpec(binary=find_binary(), model=model, args=args)
+        plan = plan_for(settings, find_binary=calls.find_binary)
+        calls.on_plan(plan)
         keys = KeyStore(layout.keys, given=given_keys)
         new_key = None
         if not settings.on_loopback and not len(keys):
             new_key = keys.create("first start")
-        orphan = sweep_orphan(layout.engine_record)
-        if orphan:
+        for orphan in sweep_orphans(layout.run_dir):
             logger.warning("ended llama-server %d, left behind by a supervisor that died", orphan)
         for stale in layout.run_dir.glob("engine-*.sock"):
             stale.unlink()
@@ -107,8 +115,8 @@ def run(settings: Settings, *, find_binary: Callable[[], EngineBinary], on_ready
         stack.callback(log.close)
 
         async def serve() -> None:
-            service = Service(settings, spec=spec, layout=layout, log=log, keys=keys, new_key=new_key)
-            await service.run(tcp=tcp, control=control, on_ready=on_ready)
+            service = Service(plan, layout=layout, log=log, keys=keys, new_key=new_key, calls=calls)
+            await service.run(tcp=tcp, control=control)
 
         uvloop.run(serve())
 
@@ -122,72 +130,92 @@ def _allow_open_files() -> None:
 
 
 @contextlib.contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Keep the supervisor's own log in a file too, for `runner-supervisor logs`."""
+    handler = logging.handlers.RotatingFileHandler(
+        path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1, encoding="utf-8"
+    )
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+@contextlib.contextmanager
 def _only_one(layout: Layout) -> Iterator[None]:
     lock = filelock.FileLock(layout.lock, mode=0o600)
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
+        try:
+            holder = f"process {int(layout.supervisor_record.read_text())}"
+        except (OSError, ValueError):
+            holder = "another supervisor"
         raise AlreadyRunningError(
-            f"another supervisor runs on {layout.state_dir}; see `runner-supervisor status`, or name another "
-            "folder with --state-dir"
+            f"{holder} runs on {layout.state_dir}; see `runner-supervisor status`, end it with "
+            "`runner-supervisor stop`, or name another folder with --state-dir"
         ) from None
     try:
+        layout.supervisor_record.write_text(str(os.getpid()))
         yield
     finally:
+        layout.supervisor_record.unlink(missing_ok=True)
         lock.release()
 
 
 class Service:
-    """One run: an engine, a front, and what happens between the first signal and the end."""
+    """One run: engines, a front, and what happens between the first signal and the end."""
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        spec: EngineSpec,
-        layout: Layout,
-        log: EngineLog,
-        keys: KeyStore,
-        new_key: str | None,
+        self, plan: Plan, *, layout: Layout, log: EngineLog, keys: KeyStore, new_key: str | None, calls: Calls
     ) -> None:
-        self._settings = settings
+        self._plan = plan
+        self._layout = layout
+        self._log = log
         self._keys = keys
         self._new_key = new_key
-        self._key_store = layout.keys
+        self._calls = calls
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._gave_up = asyncio.Event()
-        policy = Policy(load_timeout_s=settings.load_timeout_s, stop_grace_s=settings.stop_grace_s)
-        self._engine = EngineSupervisor(spec=spec, policy=policy, run_dir=layout.run_dir, log=log)
-        self._engine.observers.append(self._on_transition)
+        self._engines = Succession(self._make_engine, plan.spec, plan.policy)
+        self._engines.observers.append(self._on_transition)
 
-    async def run(self, *, tcp: socket.socket, control: socket.socket, on_ready: Callable[[Ready], None]) -> None:
+    def _make_engine(self, spec: EngineSpec, policy: Policy, name: str, before: Machine | None) -> EngineSupervisor:
+        place = Place(run_dir=self._layout.run_dir, reports=self._layout.reports, name=name)
+        return EngineSupervisor(spec=spec, policy=policy, place=place, log=self._log, before=before)
+
+    async def run(self, *, tcp: socket.socket, control: socket.socket) -> None:
         """Serve until stopped; then drain, end the engine, close."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._ask_to_stop)
-        gate = Gate(self._keys, open_=self._settings.on_loopback)
+        settings = self._plan.settings
+        gate = Gate(self._keys, open_=settings.on_loopback)
         front = Front(
-            engine=self._engine,
-            gate=gate,
-            tcp=tcp,
-            control=control,
-            max_body_bytes=self._settings.max_body_bytes,
-            max_buffered_bytes=self._settings.max_buffered_bytes,
-            queue_size=self._settings.queue_size,
-            queue_timeout_s=self._settings.queue_timeout_s,
-            stop=self._stop.set,
+            engines=self._engines, gate=gate, tcp=tcp, control=control, settings=settings, stop=self._ask_to_stop
         )
-        owner = asyncio.create_task(self._engine.run(), name="engine")
+        reloader = Reloader(
+            settings=settings,
+            engines=self._engines,
+            front=front,
+            load=self._calls.load,
+            plan=self._plan_again,
+            apply=lambda changed: self._apply(changed, front),
+        )
+        front.changes = reloader
+        self._listen_to_signals(reloader)
+        owner = asyncio.create_task(self._engines.run(), name="engines")
         server = asyncio.create_task(front.serve(), name="front")
-        greeter = asyncio.create_task(self._greet(front, gate, on_ready), name="greeter")
-        self._engine.start()
+        greeter = asyncio.create_task(self._greet(front, gate), name="greeter")
+        self._engines.current.start()
         try:
             await _first(owner, server, self._stop, self._gave_up)
+            await reloader.cancel()
             if self._gave_up.is_set():
                 raise self._why()
             if not owner.done() and not server.done():
-                await self._end(front)
+                await self._end(front, reloader.settings)
         finally:
             greeter.cancel()
             front.close()
@@ -197,6 +225,22 @@ class Service:
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error
 
+    def _listen_to_signals(self, reloader: Reloader) -> None:
+        """TERM and INT stop; HUP reloads, as for any service, unless it says that our terminal has closed."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ask_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._ask_to_stop if sys.stderr.isatty() else reloader.reload)
+
+    def _plan_again(self, settings: Settings, given_back_bytes: int) -> Plan:
+        return plan_for(settings, find_binary=self._calls.find_binary, given_back_bytes=given_back_bytes)
+
+    def _apply(self, settings: Settings, front: Front) -> None:
+        """Put into force what needs no new engine."""
+        logging.getLogger().setLevel(settings.log_level.upper())
+        self._keys.give(settings.given_keys())
+        front.apply(settings)
+
     def _ask_to_stop(self) -> None:
         if self._stop.is_set():
             self._hurry.set()
@@ -204,43 +248,43 @@ class Service:
 
     def _on_transition(self, transition: Transition) -> None:
         machine = transition.machine
-        if machine.state is State.FAILED and not machine.ever_ready and machine.retry_at is None:
+        changing = self._engines.current.spec is not self._plan.spec
+        if machine.state is State.FAILED and not machine.ever_ready and machine.retry_at is None and not changing:
             self._gave_up.set()
 
     def _why(self) -> EngineError | ConfigError:
-        death = self._engine.machine.last_death
+        death = self._engines.current.machine.last_death
         if death is None:
             return EngineError("the engine gave up")
-        message = f"{self._engine.describe(death)}; the whole log is {self._engine.log.path}"
+        message = f"{describe(death)}; the whole log is {self._log.path}"
         return ConfigError(message) if death.cause is Cause.CONFIG else EngineError(message)
 
-    async def _greet(self, front: Front, gate: Gate, on_ready: Callable[[Ready], None]) -> None:
-        await self._engine.wait_for(State.READY)
+    async def _greet(self, front: Front, gate: Gate) -> None:
+        await self._engines.current.wait_for(State.READY)
         gc.collect()
         gc.freeze()
-        spec = self._engine.spec
-        on_ready(
+        spec = self._engines.current.spec
+        self._calls.on_ready(
             Ready(
                 address=front.address,
                 model=spec.model,
                 backend=spec.binary.backend,
-                log=self._engine.log.path,
+                log=self._log.path,
                 new_key=self._new_key,
-                key_store=None if gate.open else self._key_store,
-                host=self._settings.host,
+                key_store=None if gate.open else self._layout.keys,
+                host=self._plan.settings.host,
             )
         )
 
-    async def _end(self, front: Front) -> None:
-        timeout_s = self._settings.drain_timeout_s
+    async def _end(self, front: Front, settings: Settings) -> None:
+        timeout_s = settings.drain_timeout_s
         logger.info("stopping: requests in flight may finish for up to %g s", timeout_s)
         left = await _unless(self._hurry, front.drain(timeout_s))
         if left:
             logger.warning("%d requests were still in flight and are cut off", left)
-        self._engine.stop()
-        limit_s = self._settings.stop_grace_s + END_SLACK_S
+        limit_s = settings.stop_grace_s + END_SLACK_S
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(_unless(self._hurry, self._engine.wait_for(State.STOPPED)), limit_s)
+            await asyncio.wait_for(_unless(self._hurry, self._engines.stop()), limit_s)
 
 
 async def _first(*awaited: asyncio.Task[None] | asyncio.Event) -> None:

@@ -3,6 +3,7 @@
 RunnerError                  exit code 1
 ├── ConfigError              exit code 78 (sysexits' EX_CONFIG): starting again without a change cannot help
 │   ├── ModelError           the model file is missing or is no GGUF
+│   ├── MemoryLackError      the model does not fit into the memory that is free
 │   └── AddressError         the address to listen on cannot be had
 ├── EngineError              llama-server could not be built, started or kept
 ├── AlreadyRunningError      another supervisor owns the state folder
@@ -28,6 +29,10 @@ class ConfigError(RunnerError):
 
 class ModelError(ConfigError):
     """The model file cannot be served as it is."""
+
+
+class MemoryLackError(ConfigError):
+    """The model does not fit into the memory that is free."""
 
 
 class AddressError(ConfigError):

@@ -15,7 +15,7 @@ from runner_supervisor.errors import ConfigError
 SOCKET_PATH_BYTES = 100
 """Unix socket paths end at 104 bytes on macOS and 108 on Linux (sun_path); this leaves some room."""
 
-LONGEST_SOCKET_NAME = "engine-9999999.sock"
+LONGEST_SOCKET_NAME = "engine-999-999999.sock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,19 @@ class Layout:
         return self.run_dir / "control.sock"
 
     @property
-    def engine_record(self) -> Path:
-        """Which child is running, for the orphan sweep."""
-        return self.run_dir / "engine.json"
+    def front_log(self) -> Path:
+        """The supervisor's own log."""
+        return self.state_dir / "logs" / "supervisor.log"
+
+    @property
+    def reports(self) -> Path:
+        """Reports on engines that hung."""
+        return self.state_dir / "logs"
+
+    @property
+    def supervisor_record(self) -> Path:
+        """The process id of the running supervisor."""
+        return self.run_dir / "supervisor.pid"
 
     @property
     def locked(self) -> bool:

@@ -65,12 +65,32 @@ class Settings(BaseSettings):
         default_factory=lambda: platformdirs.user_state_path(APP),
         description="Folder for keys, logs and the run folder. One supervisor at a time.",
     )
-    load_timeout_s: float = Field(600.0, gt=0, description="How long a model may take to load, in seconds.")
+    load_timeout_s: float = Field(
+        120.0, gt=0, description="How long a load may show no progress (log lines, memory, processor time), in seconds."
+    )
+    stall_timeout_s: float = Field(
+        60.0, gt=0, description="How long a llama-server with work to do may show no progress, in seconds."
+    )
     drain_timeout_s: float = Field(
         30.0, ge=0, description="How long requests in flight may take to finish after TERM, in seconds."
     )
     stop_grace_s: float = Field(
         10.0, ge=0, description="How long llama-server may take from TERM to its end before KILL, in seconds."
+    )
+    breaker_deaths: int = Field(
+        8, ge=1, description="How many times llama-server may die within `breaker_window_s` before it is given up."
+    )
+    breaker_window_s: float = Field(120.0, gt=0, description="The time in which its deaths are counted, in seconds.")
+    breaker_cooldown_s: float = Field(
+        300.0, gt=0, description="How long it stays given up before one more start is tried, in seconds."
+    )
+    backoff_cap_s: float = Field(30.0, gt=0, description="Longest wait before a restart, in seconds.")
+    force: bool = Field(False, description="Start although the model is estimated not to fit into memory.")
+    floor_context: int = Field(
+        2048, ge=256, description="Least context, in tokens, that is gone down to after memory ran out."
+    )
+    floor_gpu_layers: int = Field(
+        0, ge=0, description="Fewest layers on the GPU that are gone down to after memory ran out."
     )
     max_body_bytes: int = Field(100 * 1024 * 1024, gt=0, description="Largest request body, in bytes.")
     max_buffered_bytes: int = Field(

@@ -22,7 +22,7 @@ MEANING: dict[State, str] = {
     State.STARTING: "the process runs; its HTTP server does not answer yet",
     State.LOADING: "HTTP answers 503 while the model loads",
     State.READY: "/health answered 200: requests are served",
-    State.STOPPING: "TERM was sent; KILL follows after the grace period",
+    State.STOPPING: "TERM was sent, as asked or because it hangs; KILL follows after the grace period",
     State.BACKOFF: "the process died; the next start waits for its delay",
     State.FAILED: "given up: the cause is permanent, or the crash-loop breaker is open",
 }
@@ -32,7 +32,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.STARTING: frozenset({State.LOADING, State.READY, State.STOPPING, State.BACKOFF, State.FAILED}),
     State.LOADING: frozenset({State.READY, State.STOPPING, State.BACKOFF, State.FAILED}),
     State.READY: frozenset({State.STOPPING, State.BACKOFF, State.FAILED}),
-    State.STOPPING: frozenset({State.STOPPED, State.STARTING}),
+    State.STOPPING: frozenset({State.STOPPED, State.STARTING, State.BACKOFF, State.FAILED}),
     State.BACKOFF: frozenset({State.STARTING, State.STOPPED}),
     State.FAILED: frozenset({State.STARTING, State.STOPPED}),
 }

@@ -1,11 +1,13 @@
-"""llama-server's output: from its pipe to lines, to a ring for error messages and a rotating file."""
+"""llama-server's output: from its pipe to lines, to a ring for status and errors, and to a rotating file."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import logging.handlers
+import re
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 RING_LINES = 2_000
@@ -14,14 +16,44 @@ LINE_BYTES = 16 * 1024
 FILE_BYTES = 10 * 1024 * 1024
 FILE_COUNT = 5
 
+LEVELS = {"D": "debug", "I": "info", "W": "warning", "E": "error"}
+"""The level letters of its lines (common/log.cpp)."""
+
+STAMPED = re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} ([DIWE]) (.*)")
+ABSOLUTE = re.compile(r"(?<![\w.~])/(?:[^\s'\"():,]+/)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of llama-server's: its `level`, and what it says."""
+
+    level: str
+    text: str
+
+
+def parse(line: str) -> Line:
+    """Read a line: `0.00.001.717 E srv  load_model: ...` is time since start, level, text.
+
+    Older parts of it print plain lines; those that begin with `error` are errors.
+    """
+    stamped = STAMPED.fullmatch(line)
+    if stamped:
+        level, text = stamped.groups()
+        return Line(LEVELS[level], text)
+    return Line("error" if line.startswith(("error:", "error while")) else "info", line)
+
+
+def without_paths(text: str) -> str:
+    """A line fit for strangers: of absolute paths the file's name alone is left."""
+    return ABSOLUTE.sub("", text)
+
 
 class EngineLog:
-    """Keeps the last lines in memory and all of them in a rotating file."""
+    """Keeps the last lines in memory and all of them in a rotating file, of one process after another."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ring: deque[str] = deque(maxlen=RING_LINES)
-        self._run_lines = 0
         self._file = logging.handlers.RotatingFileHandler(
             path, maxBytes=FILE_BYTES, backupCount=FILE_COUNT - 1, encoding="utf-8"
         )
@@ -29,41 +61,52 @@ class EngineLog:
     def add(self, line: str) -> None:
         """Keep one line (without its end)."""
         self._ring.append(line)
-        self._run_lines += 1
         self._file.emit(logging.makeLogRecord({"msg": "%s", "args": (line,)}))
 
-    def begin_run(self) -> None:
-        """A new process begins: what came before is not its own."""
-        self._run_lines = 0
+    def begin_run(self) -> RunLog:
+        """A new process begins."""
+        return RunLog(self)
 
     def tail(self, count: int) -> list[str]:
         """The last `count` lines, oldest first."""
         return list(self._ring)[-count:]
-
-    def last_error(self) -> str | None:
-        """The first error line among the last lines of this run, without its time stamp: the cause, and not what
-        followed from it ("exiting due to model loading error").
-
-        Its lines read `0.00.001.717 E srv  load_model: ...`: time, level, source (common/log.cpp). Older
-        parts of it print plain `error: ...` lines.
-        """
-        for line in self.tail(min(self._run_lines, LAST_LINES)) if self._run_lines else ():
-            fields = line.split(maxsplit=2)
-            if len(fields) == 3 and fields[1] == "E":
-                return fields[2]
-            if line.startswith(("error:", "error while")):
-                return line
-        return None
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-class LinePump(asyncio.Protocol):
-    """Cuts a pipe's bytes into lines for an `EngineLog`. Over-long lines are cut, never kept whole."""
+class RunLog:
+    """What one process has said. `lines`: how many lines so far, which move while it loads."""
 
-    def __init__(self, log: EngineLog, closed: asyncio.Event) -> None:
+    def __init__(self, log: EngineLog) -> None:
+        self.lines = 0
+        self._log = log
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
+
+    def add(self, line: str) -> None:
+        """Keep one line (without its end)."""
+        self.lines += 1
+        self._last.append(line)
+        self._log.add(line)
+
+    @property
+    def last(self) -> tuple[str, ...]:
+        """Its last lines, oldest first."""
+        return tuple(self._last)
+
+
+def first_error(lines: tuple[str, ...]) -> str | None:
+    """The first error among the last lines, without its time stamp: the cause, and not what followed from it
+    ("exiting due to model loading error").
+    """
+    return next((parsed.text for parsed in map(parse, lines) if parsed.level == "error"), None)
+
+
+class LinePump(asyncio.Protocol):
+    """Cuts a pipe's bytes into lines for a `RunLog`. Over-long lines are cut, never kept whole."""
+
+    def __init__(self, log: RunLog, closed: asyncio.Event) -> None:
         self._log = log
         self._closed = closed
         self._partial = b""

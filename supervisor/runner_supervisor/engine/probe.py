@@ -5,11 +5,15 @@ from __future__ import annotations
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 1.0
+
+
+SLOT_FIELDS = ("id", "n_ctx", "is_processing", "id_task", "n_prompt_tokens", "n_prompt_tokens_processed", "next_token")
+"""What is kept of a slot's state: counts, and nothing that anybody wrote."""
 
 
 class Health(StrEnum):
@@ -21,7 +25,7 @@ class Health(StrEnum):
 
 
 class Probe:
-    """Asks one llama-server on its Unix socket. Every question has a deadline of two seconds."""
+    """Asks one llama-server on its Unix socket. Every question has a deadline of a second."""
 
     def __init__(self, socket: Path) -> None:
         self._client = httpx.AsyncClient(
@@ -58,6 +62,17 @@ class Probe:
             return max(1, int((await self._client.get("/props")).json()["total_slots"]))
         except (httpx.TransportError, ValueError, KeyError, TypeError):
             return None
+
+    async def slot_states(self) -> list[dict[str, Any]] | None:
+        """What each slot does (/slots, without prompts), or None: no answer.
+
+        Not to be asked for often: it wakes a server that sleeps, and delays its notice of clients that left.
+        """
+        try:
+            states = (await self._client.get("/slots")).json()
+        except (httpx.TransportError, ValueError):
+            return None
+        return [{name: slot.get(name) for name in SLOT_FIELDS} for slot in states if isinstance(slot, dict)]
 
     async def metrics(self) -> str | None:
         """The engine's metrics as Prometheus text, or None when it does not answer in time.

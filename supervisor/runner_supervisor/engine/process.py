@@ -18,9 +18,12 @@ from pathlib import Path
 import psutil
 
 from runner_supervisor.core.restart import Exit
-from runner_supervisor.engine.logs import EngineLog, LinePump
+from runner_supervisor.engine.logs import LinePump, RunLog
 
 LAST_LINES_S = 2.0
+
+OOM_SCORE = 500
+"""What is added to the child's badness, so that the kernel, out of memory, takes it and not us (proc(5), oom_score_adj)."""
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -28,20 +31,22 @@ _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What proves that a pid is still the child we made: when it was created, and the socket in its command line.
+    """What proves that a pid is still the child we made: when it was created, what it runs, and the socket in its
+    command line.
 
     `create_time` is in seconds since the epoch.
     """
 
     pid: int
     create_time: float
+    executable: str
     socket: str
 
 
 class Child:
     """A running llama-server. `on_exit` is called once, on the loop, when it has ended and its log is read."""
 
-    def __init__(self, process: subprocess.Popen[bytes], *, log: EngineLog, on_exit: Callable[[Exit], None]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], *, log: RunLog, on_exit: Callable[[Exit], None]) -> None:
         self._process = process
         self._log = log
         self._on_exit = on_exit
@@ -56,7 +61,7 @@ class Child:
         argv: list[str],
         *,
         environment: dict[str, str],
-        log: EngineLog,
+        log: RunLog,
         on_exit: Callable[[Exit], None],
     ) -> Child:
         """Start `argv` in a session, and so a process group, of its own.
@@ -75,15 +80,39 @@ class Child:
             start_new_session=True,
             preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509
         )
+        with contextlib.suppress(OSError):  # it may have gone already; elsewhere there is no such file
+            Path(f"/proc/{process.pid}/oom_score_adj").write_text(str(OOM_SCORE))
         return cls(process, log=log, on_exit=on_exit)
 
     def identity(self, socket: Path) -> Identity:
         """Who this is, for the orphan sweep of a later start."""
         try:
-            create_time = psutil.Process(self.pid).create_time()
+            process = psutil.Process(self.pid)
+            created, executable = process.create_time(), process.exe()
         except psutil.Error:
-            create_time = 0.0  # it has gone already: nothing to sweep, and this matches nothing
-        return Identity(self.pid, create_time=create_time, socket=str(socket))
+            created, executable = 0.0, ""  # it has gone already: nothing to sweep, and this matches nothing
+        return Identity(self.pid, create_time=created, executable=executable, socket=str(socket))
+
+    def cpu_s(self, *, main_thread: bool) -> float:
+        """Processor time used so far, in seconds, by the main thread alone where that can be told (Linux)."""
+        if main_thread and sys.platform == "linux":
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                stat = Path(f"/proc/{self.pid}/task/{self.pid}/stat").read_text()
+                user, system = stat.rpartition(")")[2].split()[11:13]  # proc(5): utime, stime
+                return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident memory, in bytes; 0 once it has gone."""
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss)
+        except psutil.Error:
+            return 0
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole group. A child that was already reaped is left alone."""
@@ -144,21 +173,29 @@ def record_identity(path: Path, identity: Identity) -> None:
     temporary.replace(path)
 
 
-def sweep_orphan(path: Path) -> int | None:
-    """End the child that a dead supervisor left behind, if it is provably that child.
+def sweep_orphans(run_dir: Path) -> list[int]:
+    """End the children that a dead supervisor left behind, if they are provably those, and forget their records.
 
-    The caller holds the state folder's lock, so the supervisor that wrote the record is gone.
+    The caller holds the state folder's lock, so the supervisor that wrote the records is gone.
 
     Returns:
-        The pid that was ended, or None.
+        The pids that were ended.
     """
+    return [pid for record in run_dir.glob("engine-*.json") if (pid := _sweep(record))]
+
+
+def _sweep(record: Path) -> int | None:
     try:
-        recorded = Identity(**json.loads(path.read_text()))
+        recorded = Identity(**json.loads(record.read_text()))
         process = psutil.Process(recorded.pid)
-        same = process.create_time() == recorded.create_time and recorded.socket in process.cmdline()
+        same = (
+            process.create_time() == recorded.create_time
+            and process.exe() == recorded.executable
+            and recorded.socket in process.cmdline()
+        )
     except (OSError, ValueError, TypeError, psutil.Error):
         same = False
-    path.unlink(missing_ok=True)
+    record.unlink(missing_ok=True)
     if not same:
         return None
     _signal_group(recorded.pid, signal.SIGKILL)

@@ -9,11 +9,11 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from runner_supervisor.core.lifecycle import (
-    Answered,
     Effect,
     Event,
     Exited,
@@ -23,33 +23,64 @@ from runner_supervisor.core.lifecycle import (
     SetTimer,
     Spawn,
     SpawnFailed,
+    Stalled,
     Start,
     Stop,
     Terminate,
     TimerFired,
     step,
 )
-from runner_supervisor.core.restart import Cause, Death, Exit
+from runner_supervisor.core.fitting import Rung
+from runner_supervisor.core.restart import MEANING, Cause, Death, Exit
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.binary import EngineBinary
 from runner_supervisor.engine.command import engine_argv, engine_environment
-from runner_supervisor.engine.logs import EngineLog
-from runner_supervisor.engine.probe import Health, Probe
+from runner_supervisor.engine.logs import EngineLog, RunLog, first_error, without_paths
+from runner_supervisor.engine.memory import oom_kills
 from runner_supervisor.engine.process import Child, record_identity
+from runner_supervisor.engine.watch import Traffic, Watch
 
 logger = logging.getLogger(__name__)
 
-PROBE_S = 0.05
-METRICS_AGE_S = 2.0
+METRICS_AGE_S = 5.0
+"""How old the engine's metrics may be, in seconds, before it counts as not answering."""
+
+QUOTED_LINES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What to run: the binary, the model file, and llama-server flags of the user's."""
+    """What to run: the binary, the model file (and its size and time of change), and the user's flags.
+
+    What follows from the memory that is free at the moment is no part of that: `needed_bytes`, the estimate;
+    `sized`, flags that were left to us; `ladder`, the steps down if memory runs out.
+    """
 
     binary: EngineBinary
     model: Path
     args: tuple[str, ...]
+    stamp: tuple[int, int] = (0, 0)
+    needed_bytes: int = field(default=0, compare=False)
+    sized: tuple[str, ...] = field(default=(), compare=False)
+    ladder: tuple[Rung, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an engine keeps its files: sockets and its record (`name` tells it from others there), and reports."""
+
+    run_dir: Path
+    reports: Path
+    name: str = "1"
+
+    def socket(self, generation: int) -> Path:
+        """Where one generation listens. Each has its own, so a stale file never bars a start."""
+        return self.run_dir / f"engine-{self.name}-{generation}.sock"
+
+    @property
+    def record(self) -> Path:
+        """Which child is running, for the orphan sweep."""
+        return self.run_dir / f"engine-{self.name}.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +90,17 @@ class Transition:
     before: State
     machine: Machine
     socket: Path
+
+
+@dataclass(slots=True)
+class Running:
+    """One generation's process and what belongs to it. `oom_kills`: the kernel's count when it was made."""
+
+    child: Child
+    log: RunLog
+    watch: Watch
+    task: asyncio.Task[None]
+    oom_kills: int | None
 
 
 class EngineSupervisor:
@@ -73,26 +115,27 @@ class EngineSupervisor:
         *,
         spec: EngineSpec,
         policy: Policy,
-        run_dir: Path,
+        place: Place,
         log: EngineLog,
+        before: Machine | None = None,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        """Args beside the obvious: `before`, the machine of the engine that this one follows, for its history."""
+        past = before or Machine()
         self.spec = spec
         self.log = log
-        self.machine = Machine(since=clock())
+        self.place = place
+        self.machine = Machine(since=clock(), restarts=past.restarts, last_death=past.last_death)
         self.observers: list[Callable[[Transition], None]] = []
-        self._policy = policy
-        self._run_dir = run_dir
+        self.traffic: Callable[[], Traffic] = Traffic
+        self._policy = replace(policy, rungs=len(spec.ladder))
         self._clock = clock
         self._jitter = jitter
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._child: Child | None = None
-        self._last_words: str | None = None
-        self._probe_task: asyncio.Task[None] | None = None
+        self._running: Running | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._waiters: list[tuple[frozenset[State], asyncio.Future[State]]] = []
-        self._metrics: tuple[float, str] | None = None
 
     @property
     def state(self) -> State:
@@ -102,7 +145,12 @@ class EngineSupervisor:
     @property
     def pid(self) -> int | None:
         """The child's process id while it lives."""
-        return self._child.pid if self._child else None
+        return self._running.child.pid if self._running else None
+
+    @property
+    def rss_bytes(self) -> int:
+        """The child's resident memory, in bytes; 0 without a child."""
+        return self._running.child.rss_bytes if self._running else 0
 
     @property
     def slots(self) -> int:
@@ -111,11 +159,8 @@ class EngineSupervisor:
 
     @property
     def socket(self) -> Path:
-        """Where the present generation listens. Each has its own, so a stale file never bars a start."""
-        return self._socket_of(self.machine.generation)
-
-    def _socket_of(self, generation: int) -> Path:
-        return self._run_dir / f"engine-{generation}.sock"
+        """Where the present generation listens."""
+        return self.place.socket(self.machine.generation)
 
     @property
     def state_age_s(self) -> float:
@@ -127,6 +172,23 @@ class EngineSupervisor:
         """Seconds until the next start is tried, when one is planned."""
         at = self.machine.retry_at
         return None if at is None else max(0.0, at - self._clock())
+
+    @property
+    def lowered(self) -> list[str]:
+        """What the engine runs with less of, since memory ran out: a line for each step down."""
+        return [rung.says for rung in self.spec.ladder[: self.machine.lowered]]
+
+    @property
+    def metrics(self) -> str | None:
+        """llama-server's own metrics, as its watch last had them; None while it is not READY or does not answer."""
+        scrape = self._running.watch.scrape if self._running else None
+        if self.state is not State.READY or scrape is None or time.monotonic() - scrape.at > METRICS_AGE_S:
+            return None
+        return scrape.text
+
+    def use(self, policy: Policy) -> None:
+        """From now on decide by these numbers; what a timer was set for stays. A stall's limit counts at the next READY."""
+        self._policy = replace(policy, rungs=len(self.spec.ladder))
 
     def start(self) -> None:
         """Want the engine up."""
@@ -144,23 +206,6 @@ class EngineSupervisor:
         self._waiters.append((frozenset(states), waiter))
         return await waiter
 
-    async def metrics(self) -> str | None:
-        """llama-server's own metrics, at most two seconds old; None while it is not READY or does not answer.
-
-        Asked for less often than that, because each question delays its notice of clients that left
-        (tools/server/server-queue.cpp:450-471).
-        """
-        if self.state is not State.READY:
-            return None
-        now = self._clock()
-        if self._metrics is None or now - self._metrics[0] >= METRICS_AGE_S:
-            async with Probe(self.socket) as probe:
-                text = await probe.metrics()
-            if text is None:
-                return None
-            self._metrics = (now, text)
-        return self._metrics[1]
-
     async def run(self) -> None:
         """Own the engine until cancelled; then end what is left of it at once."""
         try:
@@ -169,11 +214,10 @@ class EngineSupervisor:
         finally:
             if self._timer:
                 self._timer.cancel()
-            if self._probe_task:
-                self._probe_task.cancel()
-            if self._child:
-                self._child.signal(signal.SIGKILL)
-                await self._child.wait()
+            if self._running:
+                self._running.task.cancel()
+                self._running.child.signal(signal.SIGKILL)
+                await self._running.child.wait()
 
     def _apply(self, event: Event) -> None:
         before = self.machine
@@ -183,7 +227,7 @@ class EngineSupervisor:
         for effect in effects:
             self._execute(effect)
         if self.machine.state is not before.state:
-            self._announce(before.state)
+            self._announce(before)
 
     def _execute(self, effect: Effect) -> None:
         match effect:
@@ -204,78 +248,111 @@ class EngineSupervisor:
         self._timer = loop.call_later(delay_s, self._events.put_nowait, event)
 
     def _spawn(self, generation: int) -> None:
-        self._metrics = None
-        self.log.begin_run()
-        argv = engine_argv(
-            binary=self.spec.binary.path, model=self.spec.model, socket=self.socket, extra=self.spec.args
-        )
+        lowered = self.machine.lowered
+        rung = self.spec.ladder[lowered - 1].flags if lowered else ()
+        extra = (*self.spec.args, *(rung or self.spec.sized))
+        argv = engine_argv(binary=self.spec.binary.path, model=self.spec.model, socket=self.socket, extra=extra)
         logger.debug("starting %s", argv)
-
-        def exited(exit_: Exit) -> None:
-            self._events.put_nowait(Exited(generation, exit_, self._jitter()))
-
+        log = self.log.begin_run()
+        kills = oom_kills(None)
         try:
-            self._run_dir.mkdir(mode=0o700, exist_ok=True)  # a temporary folder may have been cleaned
+            self.place.run_dir.mkdir(mode=0o700, exist_ok=True)  # a temporary folder may have been cleaned
             self.socket.unlink(missing_ok=True)
-            self._child = Child.spawn(argv, environment=engine_environment(os.environ), log=self.log, on_exit=exited)
+            exited = partial(self._exited, generation)
+            child = Child.spawn(argv, environment=engine_environment(os.environ), log=log, on_exit=exited)
         except OSError as error:
             detail = f"cannot run {argv[0]}: {error.strerror}"
             self._events.put_nowait(SpawnFailed(generation, detail, self._jitter()))
             return
         try:
-            record_identity(self._run_dir / "engine.json", self._child.identity(self.socket))
+            record_identity(self.place.record, child.identity(self.socket))
         except OSError as error:
             logger.warning("cannot record the engine's pid for the orphan sweep: %s", error)
-        self._probe_task = asyncio.create_task(self._watch_until_ready(generation))
+        watch = Watch(
+            generation=generation,
+            child=child,
+            socket=self.socket,
+            log=log,
+            policy=self._policy,
+            reports=self.place.reports,
+            traffic=lambda: self.traffic(),
+            post=self._events.put_nowait,
+        )
+        task = asyncio.create_task(watch.run(), name=f"watch-{child.pid}")
+        task.add_done_callback(partial(self._watched, generation))
+        self._running = Running(child, log, watch, task, kills)
+
+    def _watched(self, generation: int, task: asyncio.Task[None]) -> None:
+        """A child that nobody watches is as bad as one that hangs."""
+        if not task.cancelled() and (error := task.exception()):
+            logger.error("the watch over llama-server failed", exc_info=error)
+            self._events.put_nowait(Stalled(generation, f"its watch failed: {error}"))
+
+    def _exited(self, generation: int, exit_: Exit) -> None:
+        running = self._running
+        kills = oom_kills(None)
+        self._events.put_nowait(
+            Exited(
+                generation,
+                exit_,
+                self._jitter(),
+                words=running.log.last if running else (),
+                oom_killed=bool(running and kills and running.oom_kills is not None and kills > running.oom_kills),
+            )
+        )
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._child:
-            self._child.signal(number)
+        if self._running:
+            self._running.child.signal(number)
 
     def _forget_child(self, event: Exited) -> None:
-        self._child = None
-        self._last_words = None if event.exit.signal else self.log.last_error()
-        if self._probe_task:
-            self._probe_task.cancel()
-            self._probe_task = None
-        self._socket_of(event.generation).unlink(missing_ok=True)
-        (self._run_dir / "engine.json").unlink(missing_ok=True)
+        if self._running:
+            self._running.task.cancel()
+            self._running = None
+        self.place.socket(event.generation).unlink(missing_ok=True)
+        self.place.record.unlink(missing_ok=True)
 
-    async def _watch_until_ready(self, generation: int) -> None:
-        async with Probe(self.socket) as probe:
-            while True:
-                health = await probe.health()
-                if health is Health.READY and (slots := await probe.slots()):
-                    self._events.put_nowait(Answered(generation, ready=True, slots=slots))
-                    return
-                if health is Health.LOADING:
-                    self._events.put_nowait(Answered(generation, ready=False))
-                await asyncio.sleep(PROBE_S)
-
-    def _announce(self, before: State) -> None:
+    def _announce(self, before: Machine) -> None:
         machine = self.machine
         self._log_transition(before)
         for states, waiter in self._waiters:
             if machine.state in states and not waiter.done():
                 waiter.set_result(machine.state)
         self._waiters = [(states, waiter) for states, waiter in self._waiters if not waiter.done()]
-        transition = Transition(before=before, machine=machine, socket=self.socket)
+        transition = Transition(before=before.state, machine=machine, socket=self.socket)
         for observer in self.observers:
             observer(transition)
 
-    def _log_transition(self, before: State) -> None:
+    def _log_transition(self, before: Machine) -> None:
         machine = self.machine
         level = {State.BACKOFF: logging.WARNING, State.FAILED: logging.ERROR}.get(machine.state, logging.INFO)
         detail = ""
-        if machine.state in {State.BACKOFF, State.FAILED} and machine.last_death:
-            detail = f": {self.describe(machine.last_death)}"
+        if machine.last_death is not before.last_death and machine.last_death:
+            detail = f": {describe(machine.last_death)}"
+        if machine.lowered > before.lowered:
+            detail += f"; out of memory, so with less: {self.lowered[-1]}"
         if self.retry_in_s is not None:
             detail += f"; next start in {self.retry_in_s:.1f} s"
-        logger.log(level, "engine %s -> %s%s", before, machine.state, detail)
+        logger.log(level, "engine %s -> %s%s", before.state, machine.state, detail)
+        if detail and machine.last_death:
+            for line in machine.last_death.words[-QUOTED_LINES:]:
+                logger.log(level, "engine said: %s", line)
 
-    def describe(self, death: Death) -> str:
-        """Why the engine ended, in one line: the cause, how it ended, and its own last error line."""
-        if death.cause is Cause.SPAWN:
-            return death.detail
-        said = f"; it said: {self._last_words}" if self._last_words else ""
-        return f"llama-server ended with {death.detail} ({death.cause}){said}"
+
+def describe(death: Death) -> str:
+    """Why an engine ended, in one line: the cause, how it ended, and its own first error line."""
+    if death.cause is Cause.SPAWN:
+        return death.detail
+    ended = {
+        Cause.STALL: f"llama-server hung and was ended: {death.detail}",
+        Cause.LOAD_TIMEOUT: f"llama-server did not get on with its load and was ended: {death.detail}",
+    }.get(death.cause, f"llama-server ended with {death.detail} ({death.cause})")
+    error = first_error(death.words)
+    return f"{ended}; it said: {error}" if error and death.cause is not Cause.CRASH else ended
+
+
+def obituary(death: Death) -> str:
+    """Why an engine ended, for strangers: its cause and last lines, without paths."""
+    words = [without_paths(line) for line in death.words[-QUOTED_LINES:]]
+    said = f" Its last lines: {' | '.join(words)}" if words else ""
+    return f"{death.cause}: {MEANING[death.cause]}.{said}"

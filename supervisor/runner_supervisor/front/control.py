@@ -14,11 +14,14 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from runner_supervisor import __version__
+from runner_supervisor.core.restart import Cause
 from runner_supervisor.core.states import State
-from runner_supervisor.engine.supervisor import EngineSupervisor
+from runner_supervisor.engine.succession import Succession
+from runner_supervisor.engine.supervisor import describe
+from runner_supervisor.front.changes import Change, Changes
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.metrics import Metrics
-from runner_supervisor.front.replies import ADMIN_ONLY, INVALID_KEY, Refusal
+from runner_supervisor.front.replies import ADMIN_ONLY, BUSY_CHANGING, INVALID_KEY, Refusal
 
 
 class Health(BaseModel):
@@ -38,7 +41,11 @@ class Load:
 
 
 class EngineStatus(BaseModel):
-    """The engine, as `status` shows it. Times are seconds."""
+    """The engine, as `status` shows it. Times are seconds.
+
+    `memory_bytes`: resident now; `needed_bytes`: as estimated. `lowered`: what it runs with less of since memory
+    ran out. `last_cause`, `last_death`, `last_lines`: why the one before it ended, and its last lines.
+    """
 
     state: State
     state_age_s: float
@@ -47,8 +54,13 @@ class EngineStatus(BaseModel):
     model: str
     backend: str
     commit: str
+    memory_bytes: int
+    needed_bytes: int
+    lowered: list[str]
     restarts: int
+    last_cause: Cause | None
     last_death: str | None
+    last_lines: list[str]
     retry_in_s: float | None
     log: str
 
@@ -64,6 +76,7 @@ class Status(BaseModel):
     in_flight: int
     queued: int
     engine: EngineStatus
+    change: Change | None
 
 
 class RefusedError(Exception):
@@ -76,7 +89,8 @@ class RefusedError(Exception):
 
 def create_control_app(
     *,
-    engine: EngineSupervisor,
+    engines: Succession,
+    changes: Callable[[], Changes],
     gate: Gate,
     metrics: Metrics,
     address: Callable[[], str],
@@ -86,7 +100,8 @@ def create_control_app(
     """The FastAPI application.
 
     Args:
-        engine: whose health this is.
+        engines: whose health this is.
+        changes: gives who carries out reloads and restarts.
         gate: who may read metrics and call /admin.
         metrics: the front's own series.
         address: gives the URL that clients use.
@@ -117,6 +132,7 @@ def create_control_app(
     @app.api_route("/health", methods=["GET", "HEAD"])
     @app.api_route("/health/ready", methods=["GET", "HEAD"])
     async def ready() -> Response:
+        engine = engines.current
         draining = load().draining
         serving = engine.state is State.READY and not draining
         status = "ok" if serving else "draining" if draining else "unavailable"
@@ -129,14 +145,14 @@ def create_control_app(
 
     @app.get("/metrics", dependencies=[Depends(may_read)])
     async def scrape() -> Response:
-        text = metrics.render()
-        own = await engine.metrics()
-        return Response(text + (own or "").encode(), headers={"content-type": CONTENT_TYPE_LATEST})
+        own = engines.current.metrics or ""
+        return Response(metrics.render() + own.encode(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     @app.get("/admin/status", dependencies=[Depends(may_manage)])
     async def status() -> Status:
         now = load()
-        machine = engine.machine
+        engine = engines.current
+        death = engine.machine.last_death
         return Status(
             version=__version__,
             pid=os.getpid(),
@@ -153,12 +169,30 @@ def create_control_app(
                 model=str(engine.spec.model),
                 backend=engine.spec.binary.backend,
                 commit=engine.spec.binary.commit,
-                restarts=machine.restarts,
-                last_death=engine.describe(machine.last_death) if machine.last_death else None,
+                memory_bytes=engine.rss_bytes,
+                needed_bytes=engine.spec.needed_bytes,
+                lowered=engine.lowered,
+                restarts=engine.machine.restarts,
+                last_cause=death.cause if death else None,
+                last_death=describe(death) if death else None,
+                last_lines=list(death.words) if death else [],
                 retry_in_s=engine.retry_in_s,
                 log=str(engine.log.path),
             ),
+            change=changes().last,
         )
+
+    @app.post("/admin/reload", status_code=202, dependencies=[Depends(may_manage)])
+    async def begin_reload() -> Change | None:
+        if not changes().reload():
+            raise RefusedError(BUSY_CHANGING)
+        return changes().last
+
+    @app.post("/admin/restart", status_code=202, dependencies=[Depends(may_manage)])
+    async def begin_restart() -> Change | None:
+        if not changes().restart():
+            raise RefusedError(BUSY_CHANGING)
+        return changes().last
 
     @app.post("/admin/stop", status_code=202, dependencies=[Depends(may_manage)])
     async def begin_stop() -> dict[str, str]:

@@ -10,11 +10,16 @@ ANYONE = Share("anyone")
 
 
 class Gate:
-    """Turns a request's credentials into who is asking, and with what share. `open`: no key is needed."""
+    """Turns a request's credentials into who is asking, and with what share. `open_`: without any key, none is needed."""
 
     def __init__(self, keys: KeyStore, *, open_: bool) -> None:
         self._keys = keys
-        self.open = open_ and not len(keys)
+        self._may_be_open = open_
+
+    @property
+    def open(self) -> bool:
+        """Whether no key is needed."""
+        return self._may_be_open and not len(self._keys)
 
     @property
     def version(self) -> int:

@@ -60,15 +60,23 @@ class KeyStore:
         self._path = path
         self.version = 0
         path.touch(mode=0o600)
-        digests = [_digest(secret.encode()) for secret in given]
-        self._by_digest = {digest: Share(_id_of(digest)) for digest in digests}
+        self._by_digest: dict[bytes, Share] = {}
         with self._connect() as database:
             _migrate(database)
-            rows = database.execute("SELECT sha256, id, weight, priority FROM keys")
-            self._by_digest |= {bytes(digest): Share(*row) for digest, *row in rows}
+        self.give(given)
 
     def __len__(self) -> int:
         return len(self._by_digest)
+
+    def give(self, given: Iterable[str]) -> None:
+        """Replace the keys given in the settings; those in the database are read again."""
+        digests = [_digest(secret.encode()) for secret in given]
+        known = {digest: Share(_id_of(digest)) for digest in digests}
+        with self._connect() as database:
+            rows = database.execute("SELECT sha256, id, weight, priority FROM keys")
+            known |= {bytes(digest): Share(*row) for digest, *row in rows}
+        self._by_digest = known
+        self.version += 1
 
     def create(self, name: str, *, weight: float = 1.0, priority: int = 0) -> str:
         """Make a key and return it: the only time it is ever seen.

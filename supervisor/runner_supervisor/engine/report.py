@@ -1,0 +1,72 @@
+"""What an engine that hangs looked like, written down before it is ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from runner_supervisor.engine.logs import RunLog
+from runner_supervisor.engine.probe import Probe
+from runner_supervisor.engine.process import Child
+
+logger = logging.getLogger(__name__)
+
+KEPT = 5
+
+
+async def write_report(folder: Path, child: Child, probe: Probe, log: RunLog, *, reason: str) -> Path | None:
+    """Write one report: slots, threads and where in the kernel they wait, memory, the last log lines.
+
+    Args:
+        folder: where reports are kept, the last few of them.
+        child: the process that hangs.
+        probe: asks it; it may well not answer.
+        log: what it said.
+        reason: why it is thought to hang.
+
+    Returns:
+        The report's path, or None: it could not be written, which the log says.
+    """
+    now = datetime.now(UTC)
+    threads = _threads(child.pid)
+    slots = await probe.slot_states()
+    parts = [
+        f"llama-server {child.pid}, {now:%Y-%m-%d %H:%M:%S} UTC: {reason}",
+        f"resident memory: {child.rss_bytes / 2**20:.0f} MiB",
+        "slots: " + (json.dumps(slots) if slots is not None else "no answer"),
+        "threads (id, state, where in the kernel, processor seconds, name):",
+        *(threads or ["unknown"]),
+        "last lines:",
+        *log.last,
+    ]
+    path = folder / f"stall-{now:%Y%m%dT%H%M%S}-{child.pid}.txt"
+    try:
+        temporary = path.with_suffix(".new")
+        temporary.write_text("\n".join(parts) + "\n")
+        temporary.replace(path)
+        for old in sorted(folder.glob("stall-*.txt"))[:-KEPT]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("cannot write a report on the engine that hangs: %s", error)
+        return None
+    return path
+
+
+def _threads(pid: int) -> list[str]:
+    """A line for each thread. The kernel's view of it is read on Linux alone (proc(5))."""
+    lines = []
+    with contextlib.suppress(psutil.Error):
+        for thread in psutil.Process(pid).threads():
+            task = Path(f"/proc/{pid}/task/{thread.id}")
+            state, where, name = "?", "?", "?"
+            with contextlib.suppress(OSError, IndexError):
+                state = task.joinpath("stat").read_text().rpartition(")")[2].split()[0]
+                name = task.joinpath("comm").read_text().strip()
+                where = task.joinpath("wchan").read_text().strip() or "-"
+            lines.append(f"{thread.id} {state} {where} {thread.user_time + thread.system_time:.2f} {name}")
+    return lines

@@ -1,0 +1,86 @@
+"""Does the model fit into the memory that is free, and what follows: flags left to us, and the steps down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from runner_supervisor.core.demand import DEFAULT_CACHE_RAM_MIB, demand_of
+from runner_supervisor.core.fitting import Fit, Floor, Free, Rung, fit, ladder
+from runner_supervisor.engine.gguf import read_shape
+from runner_supervisor.engine.memory import cpu_features, free_memory
+from runner_supervisor.errors import MemoryLackError
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """What `fit` found for one model and its flags; `flags` are to be added to them, `ladder` is there if it fails."""
+
+    fit: Fit
+    free: Free
+    flags: tuple[str, ...]
+    ladder: tuple[Rung, ...]
+
+    @property
+    def lines(self) -> list[tuple[str, str, str]]:
+        """The sum, line by line: what, how much, how it comes about."""
+        rows = [(f"{item.name} ({item.place})", mib(item.size_bytes), item.how) for item in self.fit.estimate.items]
+        rows.append(("needed (host)", mib(self.fit.estimate.host_needed_bytes), ""))
+        rows.append(("free (host)", mib(self.free.host_bytes), self.free.host_limit))
+        if self.free.gpu_bytes:
+            rows.append(("needed (GPU)", mib(self.fit.estimate.gpu_bytes), ""))
+            rows.append(("free (GPU)", mib(sum(self.free.gpu_bytes)), f"{len(self.free.gpu_bytes)} GPUs"))
+        return rows
+
+    def require(self) -> None:
+        """Make sure it fits.
+
+        Raises:
+            MemoryLackError: it does not; the message names the largest context that would.
+        """
+        if self.fit.fits:
+            return
+        needed = mib(self.fit.estimate.host_needed_bytes)
+        free = f"{mib(self.free.host_bytes)} of {self.free.host_limit}"
+        largest = self.fit.largest_ctx
+        way = (
+            f"a context of {largest} tokens would fit: -- --ctx-size {largest}"
+            if largest
+            else "no context is small enough: take a smaller model or a smaller quantisation"
+        )
+        raise MemoryLackError(
+            f"the model needs about {needed} of memory, and {free} are free; {way}, or start anyway with --force"
+        )
+
+
+def size_up(
+    model: Path, args: tuple[str, ...], *, backend: str, floor: Floor, given_back_bytes: int = 0
+) -> Sizing:
+    """Estimate what a model with these llama-server flags takes, against what is free now.
+
+    Args:
+        model: GGUF file.
+        args: llama-server's flags.
+        backend: what the binary computes on; all but `cpu` use the GPUs there are.
+        floor: how far the ladder goes down.
+        given_back_bytes: host memory that will be free by then, in bytes.
+
+    Raises:
+        ModelError: the file is no GGUF, or broken.
+    """
+    shape = read_shape(model)
+    free = free_memory()
+    free = replace(free, host_bytes=free.host_bytes + given_back_bytes)
+    demand = demand_of(args, gpus=0 if backend == "cpu" else len(free.gpu_bytes), cpu=cpu_features())
+    found = fit(shape, demand, free)
+    flags: tuple[str, ...] = ()
+    if demand.cache_ram_mib is None and found.cache_ram_mib < DEFAULT_CACHE_RAM_MIB:
+        flags = ("--cache-ram", str(found.cache_ram_mib))
+    return Sizing(fit=found, free=free, flags=flags, ladder=ladder(shape, demand, floor))
+
+
+def mib(size_bytes: int) -> str:
+    """Bytes as people read them: MiB, or GiB from ten of those on."""
+    return f"{size_bytes / MIB:.0f} MiB" if size_bytes < 10 * 1024 * MIB else f"{size_bytes / MIB / 1024:.1f} GiB"

@@ -1,0 +1,132 @@
+"""Watches one child: until it is READY, and then whether it gets anywhere. Tells what it saw as events."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner_supervisor.core.health import Marks, Progress, Sight
+from runner_supervisor.core.lifecycle import Answered, Event, Policy, Stalled
+from runner_supervisor.engine.logs import RunLog
+from runner_supervisor.engine.probe import Health, Probe
+from runner_supervisor.engine.process import Child
+from runner_supervisor.engine.report import write_report
+
+PROBE_S = 0.05
+LOOK_S = 1.0
+METRICS_S = 2.0
+"""How often llama-server's metrics are asked for, in seconds: each question delays its notice of clients that left
+(tools/server/server-queue.cpp:450-471)."""
+
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the front sees of an engine: requests at work, and how many pieces of answers it has sent."""
+
+    busy: int = 0
+    received: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """llama-server's metrics, as Prometheus text, and when they were had, in monotonic seconds."""
+
+    at: float
+    text: str
+
+
+class Watch:
+    """Looks at one generation's process and posts `Answered` and `Stalled`."""
+
+    def __init__(
+        self,
+        *,
+        generation: int,
+        child: Child,
+        socket: Path,
+        log: RunLog,
+        policy: Policy,
+        reports: Path,
+        traffic: Callable[[], Traffic],
+        post: Callable[[Event], None],
+    ) -> None:
+        self.scrape: Scrape | None = None
+        self._traffic = traffic
+        self._generation = generation
+        self._child = child
+        self._socket = socket
+        self._log = log
+        self._policy = policy
+        self._reports = reports
+        self._post = post
+
+    async def run(self) -> None:
+        """Watch until cancelled, or until it has come to nothing."""
+        async with Probe(self._socket) as probe:
+            stalled = await self._until_ready(probe) or await self._while_ready(probe)
+            seen = f"no sign of progress for {stalled:.0f} s"
+            report = await write_report(self._reports, self._child, probe, self._log, reason=seen)
+            self._post(Stalled(self._generation, f"{seen}; see {report}" if report else seen))
+
+    async def _until_ready(self, probe: Probe) -> float | None:
+        """None once it is READY; else for how many seconds it has shown nothing."""
+        progress = Progress(self._sight_of_load())
+        limit_s = self._policy.load_timeout_s
+        while True:
+            match await probe.health():
+                case Health.READY if slots := await probe.slots():
+                    self._post(Answered(self._generation, ready=True, slots=slots))
+                    return None
+                case Health.LOADING:
+                    self._post(Answered(self._generation, ready=False))
+            await asyncio.sleep(PROBE_S)
+            if time.monotonic() - progress.last.at >= min(LOOK_S, limit_s):
+                progress = progress.look(self._sight_of_load())
+                if progress.left_s(limit_s) <= 0:
+                    return progress.still_s
+
+    def _sight_of_load(self) -> Sight:
+        marks = (float(self._log.lines), float(self._child.rss_bytes // MEBIBYTE))
+        cpu_s = self._child.cpu_s(main_thread=False)
+        return Sight(time.monotonic(), answered=True, busy=True, marks=marks, cpu_s=cpu_s)
+
+    async def _while_ready(self, probe: Probe) -> float:
+        """Ends when nothing has moved for too long: for how many seconds."""
+        limit_s = self._policy.stall_timeout_s
+        progress = Progress(await self._sight_of_work(probe))
+        while (left_s := progress.left_s(limit_s)) > 0:
+            await asyncio.sleep(min(METRICS_S, left_s))
+            progress = progress.look(await self._sight_of_work(probe))
+        return progress.still_s
+
+    async def _sight_of_work(self, probe: Probe) -> Sight:
+        """One look. Its metrics come from the main thread, or, while that computes, from another
+        (tools/server/server-queue.cpp, `yield_to_queue`): no answer means that neither lives.
+        """
+        text = await probe.metrics()
+        traffic = self._traffic()
+        engine: Marks = (None, None)
+        working = 0.0
+        if text is not None:
+            self.scrape = Scrape(time.monotonic(), text)
+            gauges = _gauges(text)
+            engine = (gauges.get("llamacpp:n_decode_total"), gauges.get("llamacpp:prompt_tokens_total"))
+            working = gauges.get("llamacpp:requests_processing", 0.0)
+        return Sight(
+            time.monotonic(),
+            answered=text is not None,
+            busy=bool(working or traffic.busy),
+            marks=(*engine, float(traffic.received)),
+            cpu_s=self._child.cpu_s(main_thread=True),
+        )
+
+
+def _gauges(text: str) -> dict[str, float]:
+    """The samples of llama-server's metrics, none of which has labels (tools/server/server-task.cpp:1523-1613)."""
+    pairs = (line.rpartition(" ") for line in text.splitlines() if line.startswith("llamacpp:"))
+    return {name: float(value) for name, _, value in pairs}

@@ -1,0 +1,110 @@
+"""From settings to what is to be run: model, binary, flags, memory, and the numbers of a policy."""
+
+from __future__ import annotations
+
+import importlib.resources
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner_supervisor.core.fitting import Floor
+from runner_supervisor.core.lifecycle import Policy
+from runner_supervisor.core.restart import RestartPolicy
+from runner_supervisor.engine.binary import EngineBinary
+from runner_supervisor.engine.command import DEMO_ARGS
+from runner_supervisor.engine.model import check_model
+from runner_supervisor.engine.sizing import Sizing, size_up
+from runner_supervisor.engine.supervisor import EngineSpec
+from runner_supervisor.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What settings lead to: an engine, the numbers by which it is kept, and whether two fit into memory at once."""
+
+    settings: Settings
+    spec: EngineSpec
+    policy: Policy
+    fits_beside: bool
+
+
+def demo_model() -> Path:
+    """The model that comes along."""
+    return Path(str(importlib.resources.files("runner_supervisor") / "demo" / "demo.gguf"))
+
+
+def model_of(settings: Settings) -> Path:
+    """The model to serve."""
+    return settings.model or demo_model()
+
+
+def flags_of(settings: Settings) -> tuple[str, ...]:
+    """llama-server's flags: the demo model's, if it is that, and the user's."""
+    return (*(() if settings.model else DEMO_ARGS), *settings.engine_flags)
+
+
+def sizing_of(settings: Settings, *, backend: str, given_back_bytes: int = 0) -> Sizing:
+    """What the model takes, against what is free.
+
+    Raises:
+        ModelError: the model file is missing or broken.
+    """
+    model = model_of(settings)
+    check_model(model)
+    floor = Floor(ctx=settings.floor_context, gpu_layers=settings.floor_gpu_layers)
+    return size_up(model, flags_of(settings), backend=backend, floor=floor, given_back_bytes=given_back_bytes)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The numbers by which an engine is kept."""
+    return Policy(
+        load_timeout_s=settings.load_timeout_s,
+        stall_timeout_s=settings.stall_timeout_s,
+        stop_grace_s=settings.stop_grace_s,
+        restart=RestartPolicy(
+            backoff_cap_s=settings.backoff_cap_s,
+            breaker_deaths=settings.breaker_deaths,
+            breaker_window_s=settings.breaker_window_s,
+            cooldown_s=settings.breaker_cooldown_s,
+        ),
+    )
+
+
+def plan_for(settings: Settings, *, find_binary: Callable[[], EngineBinary], given_back_bytes: int = 0) -> Plan:
+    """All that follows from the settings. Blocks: it reads the model's header, and may build llama-server.
+
+    Args:
+        settings: what is wanted.
+        find_binary: finds or builds llama-server.
+        given_back_bytes: memory that an engine before this one will give back, in bytes.
+
+    Raises:
+        RunnerError: the model is missing, broken or too large, or there is no binary.
+    """
+    check_model(model_of(settings))
+    binary = find_binary()
+    sizing = sizing_of(settings, backend=binary.backend, given_back_bytes=given_back_bytes)
+    if settings.force:
+        if not sizing.fit.fits:
+            logger.warning("the model is estimated not to fit into memory; started anyway, as --force says")
+    else:
+        sizing.require()
+    if sizing.flags:
+        logger.info("memory is short: llama-server gets %s", " ".join(sizing.flags))
+    model = model_of(settings)
+    stat = model.stat()
+    needed = sizing.fit.estimate.host_needed_bytes
+    spec = EngineSpec(
+        binary=binary,
+        model=model,
+        args=flags_of(settings),
+        stamp=(stat.st_size, stat.st_mtime_ns),
+        needed_bytes=needed,
+        sized=sizing.flags,
+        ladder=sizing.ladder,
+    )
+    beside = not sizing.free.gpu_bytes and needed <= sizing.free.host_bytes - given_back_bytes
+    return Plan(settings=settings, spec=spec, policy=policy_of(settings), fits_beside=beside)
