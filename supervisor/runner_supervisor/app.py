@@ -176,6 +176,7 @@ class Service:
             max_buffered_bytes=self._settings.max_buffered_bytes,
             queue_size=self._settings.queue_size,
             queue_timeout_s=self._settings.queue_timeout_s,
+            max_retries=self._settings.max_retries,
             stop=self._stop.set,
         )
         owner = asyncio.create_task(self._engine.run(), name="engine")
