@@ -100,6 +100,9 @@ class Settings(BaseSettings):
     queue_timeout_s: float = Field(
         60.0, gt=0, description="How long a request may wait for a slot before it gets 503, in seconds."
     )
+    max_retries: int = Field(
+        1, ge=0, description="How often a request that had got no byte is sent again after its engine ended."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level of the supervisor's own log lines."
     )

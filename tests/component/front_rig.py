@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from runner_supervisor.core.lifecycle import Machine
+from runner_supervisor.core.restart import Cause, Death
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.supervisor import EngineSupervisor, Transition
 from runner_supervisor.front.gate import Gate
@@ -48,11 +49,14 @@ class Engine:
     answer: Answer
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
-    state: State = State.READY
     slots: int = 100
-    machine: Machine = field(default_factory=lambda: Machine(state=State.READY))
+    machine: Machine = field(default_factory=lambda: Machine(state=State.READY, wanted=True))
     retry_in_s: float | None = None
     observers: list[Callable[[Transition], None]] = field(default_factory=list)
+
+    @property
+    def state(self) -> State:
+        return self.machine.state
 
     async def metrics(self) -> None:
         """It has none."""
@@ -103,12 +107,27 @@ class Rig:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    def change(self, state: State) -> None:
-        """Let the engine's state change, as the front sees it."""
-        before, self.engine.state = self.engine.state, state
-        transition = Transition(before=before, machine=Machine(state=state), socket=self.socket)
+    def change(self, state: State, *, wanted: bool = True, detail: str = "signal 9") -> None:
+        """Let the engine's state change, as the front sees it. `detail`: how it died last."""
+        before = self.engine.state
+        death = Death(cause=Cause.SIGNAL, detail=detail, at=0.0, was_ready=True)
+        self.engine.machine = Machine(state=state, wanted=wanted, last_death=death)
+        transition = Transition(before=before, machine=self.engine.machine, socket=self.socket)
         for observer in self.engine.observers:
             observer(transition)
+
+    def crash(self, *, detail: str = "signal 9") -> None:
+        """Let the engine die: nobody listens, all connections break, and the supervisor comes to know."""
+        self.listener.close()
+        self.socket.unlink()
+        for asked in self.engine.asked:
+            asked.writer.transport.abort()
+        self.change(State.BACKOFF, detail=detail)
+
+    async def come_back(self) -> None:
+        """Let the next engine become ready."""
+        await self.listen()
+        self.change(State.READY)
 
     async def ask(self, request: bytes) -> bytes:
         """Send bytes on a new connection and read until the front closes it."""
@@ -128,6 +147,7 @@ async def rig(
     slots: int = 100,
     queue_size: int = 100,
     queue_timeout_s: float = DEADLINE_S,
+    max_retries: int = 1,
 ) -> AsyncIterator[Rig]:
     engine = Engine(answer, slots=slots)
     socket = folder / "engine.sock"
@@ -143,6 +163,7 @@ async def rig(
         max_buffered_bytes=max_buffered_bytes,
         queue_size=queue_size,
         queue_timeout_s=queue_timeout_s,
+        max_retries=max_retries,
         stop=lambda: None,
     )
     for observer in engine.observers:

@@ -35,7 +35,7 @@ class Exchange:
     def on_end(self) -> None:
         self.done.set()
 
-    def on_lost(self, *, stale: bool) -> None:  # noqa: ARG002
+    def on_lost(self, last: bytes, *, stale: bool) -> None:  # noqa: ARG002
         self.done.set()
 
 

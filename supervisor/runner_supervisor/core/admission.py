@@ -68,8 +68,7 @@ class Admission(Generic[Item]):
         return self.queued
 
     def put_back(self, item: Item, share: Share) -> None:
-        """An admitted item could not be served: it waits again, before all others of its key, full queue or not."""
-        self.busy -= 1
+        """An item that has given up its place waits again, before all others of its key, full queue or not."""
         lane = self._lanes.get(share.key)
         if lane is None:
             lane = self._lanes[share.key] = _Lane(share, self._virtual)

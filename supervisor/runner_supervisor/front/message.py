@@ -28,6 +28,7 @@ NOT_FORWARDED = frozenset(HOP_BY_HOP) | {
 HOP_BY_HOP_LINE = re.compile(rb"\r\n(?:" + b"|".join(HOP_BY_HOP) + rb"):[^\r\n]*", re.IGNORECASE)
 LENGTH_LINE = re.compile(rb"(\r\ncontent-length: *)\d+", re.IGNORECASE)
 FRAMING_LINE = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*", re.IGNORECASE)
+EVENT_STREAM_LINE = re.compile(rb"\r\ncontent-type: *text/event-stream", re.IGNORECASE)
 CHUNKED_LINE = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 
 ESCAPE = re.compile(rb"%(?:u([0-9a-fA-F]{4})|([0-9a-fA-F]{2}))")
@@ -156,6 +157,11 @@ def with_length(head: bytes, length: int) -> bytes:
 def is_chunked(head: bytes) -> bool:
     """Whether an answer's body comes in chunks."""
     return CHUNKED_LINE.search(head) is not None
+
+
+def is_event_stream(head: bytes) -> bool:
+    """Whether an answer is a stream of server-sent events."""
+    return EVENT_STREAM_LINE.search(head) is not None
 
 
 class Unchunk:

@@ -40,6 +40,14 @@ class Durations:
         family.add_metric(labels, list(zip(BOUNDS, accumulate(self._counts), strict=True)), self._sum_s)
 
 
+def by_path(name: str, meaning: str, counts: Counter[str]) -> CounterMetricFamily:
+    """What was counted for each route, to be rendered."""
+    family = CounterMetricFamily(f"runner_requests_{name}", meaning, labels=["path"])
+    for route, count in counts.items():
+        family.add_metric([route], count)
+    return family
+
+
 class Metrics(Collector):
     """Counts requests and the engine's life in a registry of its own. `route`: a bounded label, see `routes`."""
 
@@ -52,6 +60,8 @@ class Metrics(Collector):
         self._answered: Counter[tuple[str, int]] = Counter()
         self._abandoned: Counter[str] = Counter()
         self._broken: Counter[str] = Counter()
+        self._retried: Counter[str] = Counter()
+        self._poison: Counter[str] = Counter()
         self._first_byte: dict[str, Durations] = {}
         self._machine = Machine()
 
@@ -66,6 +76,14 @@ class Metrics(Collector):
     def broken(self, route: str) -> None:
         """Count one answer that the engine began and did not end."""
         self._broken[route] += 1
+
+    def retried(self, route: str) -> None:
+        """Count one request that is sent again because its engine ended."""
+        self._retried[route] += 1
+
+    def poison(self, route: str) -> None:
+        """Count one request that is given up because two engines ended while they worked on it."""
+        self._poison[route] += 1
 
     def first_byte(self, route: str, elapsed_s: float) -> None:
         """Count how long a request's first byte took, in seconds."""
@@ -91,16 +109,12 @@ class Metrics(Collector):
         answered = CounterMetricFamily("runner_requests", "Requests answered.", labels=["path", "status"])
         for (route, status), count in self._answered.items():
             answered.add_metric([route, str(status)], count)
-        abandoned = CounterMetricFamily(
-            "runner_requests_abandoned", "Requests whose client left before the answer was complete.", labels=["path"]
-        )
-        for route, count in self._abandoned.items():
-            abandoned.add_metric([route], count)
-        broken = CounterMetricFamily(
-            "runner_requests_broken", "Answers that the engine began and did not end.", labels=["path"]
-        )
-        for route, count in self._broken.items():
-            broken.add_metric([route], count)
+        mishaps = [
+            by_path("abandoned", "Requests whose client left before the answer was complete.", self._abandoned),
+            by_path("broken", "Answers that the engine began and did not end.", self._broken),
+            by_path("retried", "Times that a request was sent again because its engine ended.", self._retried),
+            by_path("poison", "Requests given up because two engines ended at work on them.", self._poison),
+        ]
         first_byte = HistogramMetricFamily(
             "runner_time_to_first_byte_seconds",
             "Time from the end of a request's head to the first byte of its answer.",
@@ -116,7 +130,7 @@ class Metrics(Collector):
             "runner_requests_in_flight", "Requests being relayed to the engine.", self.in_flight()
         )
         queued = GaugeMetricFamily("runner_queue_depth", "Requests waiting for a slot.", self.queued())
-        return answered, abandoned, broken, first_byte, in_flight, queued, queue_wait
+        return answered, *mishaps, first_byte, in_flight, queued, queue_wait
 
     def _engine(self) -> Iterable[Metric]:
         machine = self._machine

@@ -21,8 +21,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
+from runner_supervisor.front.backend import Backend
 from runner_supervisor.front.heads import HEAD_BYTES, Heads, Reading
-from runner_supervisor.front.relay import Backend, Relay
+from runner_supervisor.front.relay import Relay
 from runner_supervisor.front.replies import (
     HEAD_TOO_LARGE,
     INTERNAL_ERROR,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from runner_supervisor.core.admission import Admission, Share
 from runner_supervisor.front.metrics import Metrics
@@ -23,6 +23,13 @@ class Waiter(Protocol):
         """It has waited as long as it may."""
 
 
+class _Turn(NamedTuple):
+    """When a request first asked for a slot, and when it began to wait or to work. Seconds on the loop's clock."""
+
+    entered: float
+    began: float
+
+
 class SlotQueue:
     """Shares the engine's slots. `enter`, then `leave` when done or gone; a wait ends in one of two calls."""
 
@@ -31,8 +38,9 @@ class SlotQueue:
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._metrics = metrics
-        self._waiting: dict[Waiter, tuple[str, float, asyncio.TimerHandle]] = {}
-        self._working: dict[Waiter, float] = {}
+        self._waiting: dict[Waiter, tuple[str, _Turn, asyncio.TimerHandle]] = {}
+        self._working: dict[Waiter, _Turn] = {}
+        self._forgotten: dict[Waiter, _Turn] = {}
         self._pace_s = 1.0
         self._pumping = False
         metrics.queued = lambda: self._admission.queued
@@ -56,45 +64,65 @@ class SlotQueue:
     def enter(self, waiter: Waiter, share: Share) -> int | None:
         """Ask for a slot: 0 is a slot at once, n > 0 the n-th place in the queue, None a full queue."""
         place = self._admission.enter(waiter, share)
-        if place == 0:
-            self._working[waiter] = self._loop.time()
-        elif place:
-            self._wait(waiter, share)
+        if place is not None:
+            now = self._loop.time()
+            if place:
+                self._wait(waiter, share, _Turn(now, now))
+            else:
+                self._working[waiter] = _Turn(now, now)
         return place
 
     def put_back(self, waiter: Waiter, share: Share) -> None:
-        """The engine went away before it answered: wait for the next one, before all others of the key."""
-        del self._working[waiter]
-        self._admission.put_back(waiter, share)
-        self._wait(waiter, share)
+        """The engine went away before it answered: wait again, before all others of the key, while time is left."""
+        turn = self._working.pop(waiter, None)
+        if turn is not None:
+            self._admission.release()
+        else:
+            turn = self._forgotten.pop(waiter)
+        now = self._loop.time()
+        if now - turn.entered >= self._timeout_s:
+            waiter.on_expired()
+        else:
+            self._admission.put_back(waiter, share)
+            self._wait(waiter, share, _Turn(turn.entered, now))
         self._pump()
 
     def leave(self, waiter: Waiter) -> None:
         """The request is done, or its client has gone. Leaving twice does nothing."""
         if waiter in self._waiting:
-            self._forget(waiter)
+            self._stop_waiting(waiter)
             return
-        began = self._working.pop(waiter, None)
-        if began is not None:
-            self._pace_s += PACE_WEIGHT * (self._loop.time() - began - self._pace_s)
+        turn = self._working.pop(waiter, None)
+        if turn is None:
+            self._forgotten.pop(waiter, None)
+            return
+        self._pace_s += PACE_WEIGHT * (self._loop.time() - turn.began - self._pace_s)
+        self._admission.release()
+        if self._admission.queued:
+            self._pump()
+
+    def forget_working(self) -> None:
+        """Another engine takes over: what is at work on the one before takes none of the new one's slots."""
+        for _ in self._working:
             self._admission.release()
-            if self._admission.queued:
-                self._pump()
+        self._forgotten |= self._working
+        self._working.clear()
+        self._pump()
 
     def expire_all(self) -> None:
         """Nobody is going to be served: let all who wait know."""
         for waiter in list(self._waiting):
             self._expire(waiter)
 
-    def _wait(self, waiter: Waiter, share: Share) -> None:
-        timer = self._loop.call_later(self._timeout_s, self._expire, waiter)
-        self._waiting[waiter] = (share.key, self._loop.time(), timer)
+    def _wait(self, waiter: Waiter, share: Share, turn: _Turn) -> None:
+        timer = self._loop.call_at(turn.entered + self._timeout_s, self._expire, waiter)
+        self._waiting[waiter] = (share.key, turn, timer)
 
     def _expire(self, waiter: Waiter) -> None:
-        self._forget(waiter)
+        self._stop_waiting(waiter)
         waiter.on_expired()
 
-    def _forget(self, waiter: Waiter) -> None:
+    def _stop_waiting(self, waiter: Waiter) -> None:
         key, _, timer = self._waiting.pop(waiter)
         timer.cancel()
         self._admission.leave(waiter, key)
@@ -106,11 +134,11 @@ class SlotQueue:
         self._pumping = True
         try:
             while (waiter := self._admission.admit_next()) is not None:
-                _, since, timer = self._waiting.pop(waiter)
+                _, turn, timer = self._waiting.pop(waiter)
                 timer.cancel()
                 now = self._loop.time()
-                self._working[waiter] = now
-                self._metrics.queue_wait.observe(now - since)
+                self._working[waiter] = _Turn(turn.entered, now)
+                self._metrics.queue_wait.observe(now - turn.began)
                 waiter.on_admitted()
         finally:
             self._pumping = False

@@ -16,13 +16,13 @@ from typing import Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
+from runner_supervisor.front.backend import Backend
 from runner_supervisor.front.body import CHECKED_BYTES, check_body
 from runner_supervisor.front.conversations import public_answer
+from runner_supervisor.front.epilogue import epilogue, error_event, may_end
 from runner_supervisor.front.heads import Reading
+from runner_supervisor.front.losses import Losses
 from runner_supervisor.front.message import CONTINUE, Unchunk, client_head, is_chunked, with_length
-from runner_supervisor.front.metrics import Metrics
-from runner_supervisor.front.outbox import Outbox
-from runner_supervisor.front.queue import SlotQueue
 from runner_supervisor.front.replies import (
     BODY_TOO_LARGE,
     BUFFERS_FULL,
@@ -37,37 +37,6 @@ from runner_supervisor.front.upstream import Connection, Upstream
 CONNECT_S = 5.0
 CONNECT_EVERY_S = 0.005
 VERDICT_S = 1.0
-VERDICT_EVERY_S = 0.02
-
-
-class Backend(Protocol):
-    """Where relays send requests, as the app wires it."""
-
-    metrics: Metrics
-    queue: SlotQueue
-    max_body_bytes: int
-    max_buffered_bytes: int
-    buffered_bytes: int
-    draining: bool
-    outbox: Outbox
-
-    def upstream(self) -> Upstream | None:
-        """The READY engine's connections, or None."""
-
-    def unavailable(self) -> Refusal:
-        """Why there is no READY engine."""
-
-    def hopeless(self) -> bool:
-        """Whether no engine is READY and none is on its way, so that waiting is no use."""
-
-    def engine_lost(self, upstream: Upstream) -> None:
-        """Nobody listens there any more, whatever the engine's state says so far."""
-
-    def begin(self, relay: Relay) -> None:
-        """A relay has gone to work."""
-
-    def end(self, relay: Relay) -> None:
-        """A relay is done."""
 
 
 class Client(Protocol):
@@ -104,11 +73,14 @@ class Relay:
     _body_bytes = 0
     _place = 0
     _status = 0
-    _retried = False
-    _outlived = False
+    _was_stale = False
+    _losses = Losses()
+    _answer_head = b""
     _found = b""
     """The head of an answer to a lookup of conversations, which is passed on when its body is known."""
     _connection: Connection | None = None
+    _upstream: Upstream
+    """Where it was sent last."""
     on_data: Callable[[bytes], None]
     """Passes bytes of the answer on, at once: tokens are not kept waiting."""
 
@@ -230,6 +202,7 @@ class Relay:
         else:
             self._write(client_head(head, extra) + body)
         self._status = status
+        self._answer_head = head
         backend.metrics.first_byte(self._head.route.label, perf_counter() - self._began_s)
 
     def on_end(self) -> None:
@@ -240,43 +213,64 @@ class Relay:
             self._write(with_length(self._found, len(found)) + found)
         self._finish(self._status)
 
-    def on_lost(self, *, stale: bool) -> None:
-        """The engine's connection broke. With nothing answered yet, try once more; else the client must know.
+    def on_lost(self, last: bytes, *, stale: bool) -> None:
+        """The engine's connection broke. With nothing answered yet, it may be tried again; else the client must know.
 
-        If the connection was merely old, at once; else once it is clear that the engine has died, and then on the
-        next one. A request that takes no slot may have changed something, and is not sent to a second engine.
+        If the connection was merely old, at once, on a new one. A request that takes no slot may have changed
+        something, and is not sent to a second engine.
         """
         self._connection = None
-        if self._status:
-            # Part of an answer is out. Its framing lacks an end, which is how the client knows.
-            self.keep_alive = False
-            self._backend.metrics.broken(self._head.route.label)
-            self._close()
-        elif stale and not self._retried:
-            self._retried = True
-            self._forward()
-        else:
-            self._outlive()
+        if not self._status:
+            if stale and not self._was_stale and not self._upstream.lost:
+                self._was_stale = True
+                self._send(self._upstream, self._loop.time() + CONNECT_S)
+            else:
+                self._outlive()
+        elif may_end(self._answer_head, last, http_1_0=self._head.http_1_0):
+            self._upstream.when_ended(self._end_stream, within_s=VERDICT_S)
+        else:  # its framing lacks an end, which is how the client knows
+            self._break_off()
 
-    def _outlive(self) -> None:
-        """Wait, once, for what becomes of the engine."""
-        if self._head.route.queued and not self._outlived:
-            self._outlived = True
-            self._await_verdict(self._backend.upstream(), self._loop.time() + VERDICT_S)
-        else:
-            self._reply(ENGINE_GONE)
-
-    def _await_verdict(self, upstream: Upstream | None, deadline: float) -> None:
-        """A dying process closes its connections some moments before anyone can know that it is dead."""
+    def _end_stream(self) -> None:
+        """Say in the stream what became of it."""
         if self.response_complete:
             return
-        if upstream is None or self._backend.upstream() is not upstream:
-            self._retried = False
-            self._forward()
-        elif self._loop.time() < deadline:
-            self._loop.call_later(VERDICT_EVERY_S, self._await_verdict, upstream, deadline)
+        how = f"ended ({self._upstream.ended})" if self._upstream.ended else "broke off"
+        event = error_event(self._head.route.label, f"The model server {how} before the answer was complete.")
+        self._write(epilogue(event, http_1_0=self._head.http_1_0))
+        self._break_off()
+
+    def _break_off(self) -> None:
+        self.keep_alive = False
+        self._backend.metrics.broken(self._head.route.label)
+        self._close()
+
+    def _outlive(self) -> None:
+        """Wait for what becomes of the engine."""
+        if self._head.route.queued:
+            self._upstream.when_ended(self._wait_for_another, within_s=VERDICT_S)
         else:
             self._reply(ENGINE_GONE)
+
+    def _wait_for_another(self) -> None:
+        """The engine has ended, or only broke this connection: wait for the next one, if that is any use."""
+        if self.response_complete:
+            return
+        if not self._upstream.lost:
+            self._reply(ENGINE_GONE)
+            return
+        backend = self._backend
+        losses = self._losses = self._losses.and_one(self._upstream.ended)
+        if losses.poison:
+            backend.metrics.poison(self._head.route.label)
+        if refusal := losses.refusal(backend.max_retries):
+            self._reply(refusal)
+        elif backend.hopeless():
+            self._reply(backend.unavailable())
+        else:
+            self._was_stale = False
+            backend.metrics.retried(self._head.route.label)
+            backend.queue.put_back(self, self._share)
 
     # In between.
 
@@ -325,7 +319,8 @@ class Relay:
     def _send(self, upstream: Upstream, deadline: float) -> None:
         if self.response_complete:
             return
-        send = upstream.send_on_new if self._retried else upstream.send
+        self._upstream = upstream
+        send = upstream.send_on_new if self._was_stale else upstream.send
         head = self._head
         self._sent_s = perf_counter()
         try:
@@ -337,10 +332,10 @@ class Relay:
                 self._reply(ENGINE_GONE)
         except (ConnectionRefusedError, FileNotFoundError):
             self._backend.engine_lost(upstream)
-            if head.route.queued:
+            if head.route.queued and not self._was_stale:
                 self._forward()
-            else:
-                self._reply(ENGINE_GONE)
+            else:  # the engine may have been at work on it
+                self._outlive()
         except OSError:
             self._outlive()
         else:

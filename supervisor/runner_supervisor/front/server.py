@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import uvicorn
 
+from runner_supervisor.core.lifecycle import Machine
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.supervisor import EngineSupervisor, Transition
 from runner_supervisor.errors import AddressError
@@ -23,7 +24,6 @@ from runner_supervisor.front.metrics import Metrics
 from runner_supervisor.front.outbox import Outbox
 from runner_supervisor.front.protocol import FrontProtocol
 from runner_supervisor.front.queue import SlotQueue
-from runner_supervisor.front.relay import Relay
 from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.upstream import Upstream
 
@@ -89,6 +89,7 @@ class Front:
         max_buffered_bytes: int,
         queue_size: int,
         queue_timeout_s: float,
+        max_retries: int,
         stop: Callable[[], None],
     ) -> None:
         self.metrics = Metrics()
@@ -96,12 +97,13 @@ class Front:
         self.queue = SlotQueue(queue_size=queue_size, timeout_s=queue_timeout_s, metrics=self.metrics)
         self.max_body_bytes = max_body_bytes
         self.max_buffered_bytes = max_buffered_bytes
+        self.max_retries = max_retries
         self.buffered_bytes = 0
         self.draining = False
         self._engine = engine
         self._sockets = [tcp, control]
         self._upstream: Upstream | None = None
-        self._relays: set[Relay] = set()
+        self._relays: set[object] = set()
         self._idle = asyncio.Event()
         self.metrics.in_flight = lambda: len(self._relays)
         self.metrics.engine(engine.machine)
@@ -163,14 +165,14 @@ class Front:
 
     def close(self) -> None:
         """Let `serve` end."""
-        self._drop_upstream()
+        self._lose_upstream("")
         self._server.should_exit = True
 
     # The relays' backend.
 
     def upstream(self) -> Upstream | None:
         """The READY engine's connections, or None."""
-        return self._upstream
+        return None if self._upstream is None or self._upstream.lost else self._upstream
 
     def unavailable(self) -> Refusal:
         """Why there is no READY engine."""
@@ -186,27 +188,30 @@ class Front:
 
     def hopeless(self) -> bool:
         """Whether no engine is READY and none is on its way, so that waiting is no use."""
-        return self._engine.state in {State.FAILED, State.STOPPING, State.STOPPED}
+        machine = self._engine.machine
+        return machine.state in {State.FAILED, State.STOPPED} or (
+            machine.state is State.STOPPING and not machine.wanted
+        )
 
     def engine_lost(self, upstream: Upstream) -> None:
         """Nobody listens there any more; the engine's own task will learn it when the process is reaped."""
+        upstream.lose()
         if upstream is self._upstream:
-            self._drop_upstream()
+            self.queue.set_slots(0)
 
-    def begin(self, relay: Relay) -> None:
+    def begin(self, relay: object) -> None:
         """A relay has gone to work."""
         self._relays.add(relay)
 
-    def end(self, relay: Relay) -> None:
+    def end(self, relay: object) -> None:
         """A relay is done."""
         self._relays.discard(relay)
         if self.draining and not self._relays:
             self._idle.set()
 
-    def _drop_upstream(self) -> None:
+    def _lose_upstream(self, ended: str) -> None:
         if self._upstream:
-            self._upstream.close()
-        self._upstream = None
+            self._upstream.lose(ended)
         self.queue.set_slots(0)
 
     def _on_transition(self, transition: Transition) -> None:
@@ -214,7 +219,12 @@ class Front:
         if transition.machine.state is State.READY:
             self._upstream = Upstream(transition.socket, self.outbox)
             self.queue.set_slots(self._engine.slots)
-        else:
-            self._drop_upstream()
+        elif transition.before is State.READY:
+            self._lose_upstream(obituary(transition.machine))
         if self.hopeless():
             self.queue.expire_all()
+
+
+def obituary(machine: Machine) -> str:
+    """How an engine that is READY no more ended, "signal 9" say; "" where it was told to end."""
+    return "" if machine.state is State.STOPPING or machine.last_death is None else machine.last_death.detail

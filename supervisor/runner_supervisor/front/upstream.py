@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -16,6 +19,11 @@ REQUESTS = 99
 """llama-server closes a connection after 5 s idle or 100 requests (vendor/cpp-httplib/httplib.h:25,33)."""
 
 HEAD_BYTES = 64 * 1024
+
+VERDICT_EVERY_S = 0.02
+
+PING_BYTES = len(b"3\r\n:\n\n\r\n")
+"""A silent stream's sign of life, which says nothing of the engine's main loop (tools/server/server-context.cpp)."""
 
 
 class Exchange(Protocol):
@@ -30,8 +38,13 @@ class Exchange(Protocol):
     def on_end(self) -> None:
         """The answer is complete. The connection is no longer the exchange's."""
 
-    def on_lost(self, *, stale: bool) -> None:
-        """The connection broke first. `stale`: it was an old one on which nothing had come back."""
+    def on_lost(self, last: bytes, *, stale: bool) -> None:
+        """The connection broke first.
+
+        Args:
+            last: the bytes of the answer's body that came last; empty if none came.
+            stale: it was an old connection on which nothing had come back.
+        """
 
 
 class Connection(asyncio.Protocol):
@@ -51,6 +64,7 @@ class Connection(asyncio.Protocol):
         self.paused = False
         self._aborted = False
         self._reusable = False
+        self._last = b""
         self.rest: list[bytes] = []
         self._begin(None, head_only=False)
 
@@ -77,6 +91,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Break the connection off: the engine notices at once and stops working on the request."""
+        self._upstream.end_work(self)
         self._exchange = None
         self._aborted = True
         if self._transport:
@@ -118,7 +133,9 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._break_off()
             return
+        self._upstream.received += len(data) > PING_BYTES
         if self._head_passed:
+            self._last = data
             exchange.on_data(data)
         else:
             self._pass_head(data, exchange)
@@ -134,15 +151,18 @@ class Connection(asyncio.Protocol):
             return
         cut = head.index(b"\r\n\r\n") + 4
         self._head = b""
+        self._last = head[cut:]
         self._head_passed = True
         if self._head_only:
             self._complete = True
-        exchange.on_head(self._parser.get_status_code(), head[:cut], head[cut:])
+        exchange.on_head(self._parser.get_status_code(), head[:cut], self._last)
 
     def _end(self, exchange: Exchange) -> None:
         if self._exchange is not exchange:  # it broke off while it was told
             return
         self._exchange = None
+        self._upstream.end_work(self)
+        last, self._last = self._last, b""
         if self.paused:  # the last write of an answer may have filled a slow client's buffer
             self.resume_reading()
         if self._reusable and not self._head_only and self._requests < REQUESTS:
@@ -152,7 +172,7 @@ class Connection(asyncio.Protocol):
         try:
             exchange.on_end()
         except BaseException:  # it is not ours any more, so `connection_lost` could not tell it
-            exchange.on_lost(stale=False)
+            exchange.on_lost(last, stale=False)
             raise
 
     def _break_off(self) -> None:
@@ -172,11 +192,17 @@ class Connection(asyncio.Protocol):
         self._upstream.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.on_lost(stale=self._requests > 1 and not self._head and not self._head_passed)
+            exchange.on_lost(self._last, stale=self._requests > 1 and not self._head and not self._head_passed)
 
 
 class Upstream:
-    """The connections to one generation of the engine."""
+    """The connections to one generation of the engine.
+
+    Attributes:
+        lost: nobody listens there any more, or soon nobody will.
+        ended: how the engine ended, "signal 9" say; "" where it was told to end; None while that is not known.
+        received: how many reads brought more than a ping: a sign that the engine gets on.
+    """
 
     def __init__(self, path: Path, outbox: Outbox) -> None:
         self.outbox = outbox
@@ -184,7 +210,33 @@ class Upstream:
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Connection, float] = {}
         self._opening: set[asyncio.Task[object]] = set()
+        self._at_work: set[Connection] = set()
+        self._quiet = asyncio.Event()
         self._closed = False
+        self.lost = False
+        self.ended: str | None = None
+        self.received = 0
+
+    @property
+    def busy(self) -> int:
+        """How many requests are at work on it."""
+        return len(self._at_work)
+
+    async def drained(self, timeout_s: float) -> int:
+        """Wait until no request is at work on it.
+
+        Args:
+            timeout_s: how long at most, in seconds.
+
+        Returns:
+            How many still are.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._at_work:
+                    self._quiet.clear()
+                    await self._quiet.wait()
+        return len(self._at_work)
 
     def send(self, request: list[bytes], exchange: Exchange, *, head_only: bool) -> Connection:
         """Send a request on the connection used last that the engine has not given up yet, else on a new one.
@@ -196,6 +248,7 @@ class Upstream:
         while self._idle:
             connection, since = self._idle.popitem()
             if connection.usable and since > deadline:
+                self._at_work.add(connection)
                 connection.send(request, exchange, head_only=head_only)
                 return connection
             connection.abort()
@@ -219,6 +272,7 @@ class Upstream:
         connection = Connection(self)
         connection.rest = request[1:] if sent == len(request[0]) else [request[0][sent:], *request[1:]]
         connection.open(exchange, head_only=head_only)
+        self._at_work.add(connection)
         task = self._loop.create_task(self._attach(connection, connecting))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
@@ -247,6 +301,13 @@ class Upstream:
     def forget(self, connection: Connection) -> None:
         """A connection has closed."""
         self._idle.pop(connection, None)
+        self.end_work(connection)
+
+    def end_work(self, connection: Connection) -> None:
+        """A connection's request has its answer, or never will."""
+        self._at_work.discard(connection)
+        if not self._at_work:
+            self._quiet.set()
 
     def close(self) -> None:
         """Close the idle connections; those at work close when they are done."""
@@ -254,3 +315,20 @@ class Upstream:
         for connection in list(self._idle):
             connection.abort()
         self._idle.clear()
+
+    def lose(self, ended: str | None = None) -> None:
+        """The engine is going or gone; `ended`, if it is known, says how."""
+        self.lost = True
+        self.ended = self.ended if ended is None else ended
+        self.close()
+
+    def when_ended(self, act: Callable[[], None], *, within_s: float) -> None:
+        """Act once it is known how the engine ended, or when time is up, in seconds.
+
+        A dying process closes its connections some moments before anyone can know that it is dead.
+        """
+        if self.ended is None and within_s > 0:
+            again = partial(self.when_ended, act, within_s=within_s - VERDICT_EVERY_S)
+            self._loop.call_later(VERDICT_EVERY_S, again)
+        else:
+            act()

@@ -1,0 +1,59 @@
+"""How a stream ends whose engine broke off: with an error event in the shape that the path's clients know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import orjson
+
+from runner_supervisor.front.message import is_chunked, is_event_stream
+from runner_supervisor.front.replies import ENGINE_GONE
+
+CODE = ENGINE_GONE.code
+EVENTS_END = b"\n\n\r\n"
+"""llama-server writes whole events, and each time a chunk of their own (tools/server/server-context.cpp)."""
+
+
+def error_event(path: str, message: str) -> bytes:
+    """The event that says what went wrong, for the clients of this route."""
+    return SHAPES.get(path, _openai)(message)
+
+
+def _openai(message: str) -> bytes:
+    error = {"message": message, "type": "server_error", "param": None, "code": CODE}
+    return b"data: %b\n\n" % orjson.dumps({"error": error})
+
+
+def _anthropic(message: str) -> bytes:
+    return _named({"type": "error", "error": {"type": "api_error", "message": message}})
+
+
+def _responses(message: str) -> bytes:
+    return _named({"type": "error", "code": CODE, "message": message, "param": None})
+
+
+def _named(data: dict[str, object]) -> bytes:
+    return b"event: error\ndata: %b\n\n" % orjson.dumps(data)
+
+
+SHAPES: dict[str, Callable[[str], bytes]] = {
+    "/v1/messages": _anthropic,
+    "/responses": _responses,
+    "/v1/responses": _responses,
+}
+
+
+def may_end(head: bytes, last: bytes, *, http_1_0: bool) -> bool:
+    """Whether an event may follow what has been sent.
+
+    Args:
+        head: the answer's, as the engine sent it.
+        last: the bytes of its body that came last; empty if none came.
+        http_1_0: the client gets it without chunked framing, where an event can always be begun.
+    """
+    return is_event_stream(head) and is_chunked(head) and (http_1_0 or not last or last.endswith(EVENTS_END))
+
+
+def epilogue(event: bytes, *, http_1_0: bool) -> bytes:
+    """An event as the last bytes of an answer. For HTTP/1.0 it is kept apart from one that broke in the middle."""
+    return b"\n\n" + event if http_1_0 else b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event)
