@@ -61,6 +61,9 @@ def build_command(
     reuse: Annotated[
         bool, typer.Option("--reuse", help="Take the build in use if it is at the pin and for this machine.")
     ] = False,
+    present: Annotated[
+        bool, typer.Option("--present", help="Take the build in use, whatever it is, and build nothing.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and build nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print events, or the plan, as JSON.")] = False,
     print_manifest: Annotated[
@@ -79,6 +82,10 @@ def build_command(
     directory = os.environ.get("LLAMA_CPP_DIR")
     if directory:
         manifest: Path | None = prebuilt(Path(directory), cache=cache)
+    elif present:
+        if (used := cache.current()) is None:
+            raise BuilderError("no build is in use; run `runner-supervisor build`")
+        manifest = used[0]
     else:
         manifest = reusable(cache, pin) if reuse else None
         if manifest is None:

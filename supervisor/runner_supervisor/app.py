@@ -73,12 +73,14 @@ class Ready:
 class Calls:
     """What a run asks of whoever began it.
 
-    `load` reads the settings again, for a reload; `find_binary` finds or builds llama-server, which may take
-    minutes; `on_plan` and `on_ready` are called once, when it is known what will run, and when it serves.
+    `find_binary` finds or builds llama-server, which may take minutes. For a reload `load` reads the settings
+    again, and `present_binary` finds the llama-server there is. `on_plan` and `on_ready` are called once, when it
+    is known what will run, and when it serves.
     """
 
-    load: Callable[[], Settings]
     find_binary: Callable[[], EngineBinary]
+    load: Callable[[], Settings]
+    present_binary: Callable[[], EngineBinary]
     on_plan: Callable[[Plan], None]
     on_ready: Callable[[Ready], None]
 
@@ -193,7 +195,13 @@ class Service:
         settings = self._plan.settings
         gate = Gate(self._keys, open_=settings.on_loopback)
         front = Front(
-            engines=self._engines, gate=gate, tcp=tcp, control=control, settings=settings, stop=self._ask_to_stop
+            engines=self._engines,
+            gate=gate,
+            tcp=tcp,
+            control=control,
+            settings=settings,
+            changes=lambda: reloader,
+            stop=self._ask_to_stop,
         )
         reloader = Reloader(
             settings=settings,
@@ -203,7 +211,6 @@ class Service:
             plan=self._plan_again,
             apply=lambda changed: self._apply(changed, front),
         )
-        front.changes = reloader
         self._listen_to_signals(reloader)
         owner = asyncio.create_task(self._engines.run(), name="engines")
         server = asyncio.create_task(front.serve(), name="front")
@@ -233,7 +240,7 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._ask_to_stop if sys.stderr.isatty() else reloader.reload)
 
     def _plan_again(self, settings: Settings, given_back_bytes: int) -> Plan:
-        return plan_for(settings, find_binary=self._calls.find_binary, given_back_bytes=given_back_bytes)
+        return plan_for(settings, find_binary=self._calls.present_binary, given_back_bytes=given_back_bytes)
 
     def _apply(self, settings: Settings, front: Front) -> None:
         """Put into force what needs no new engine."""

@@ -8,41 +8,50 @@ import signal
 import subprocess
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
-import httpx
-import psutil
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
-from runner_supervisor import __version__, app
+from runner_supervisor import __version__, app, show
 from runner_supervisor.engine.binary import EngineBinary, read_manifest
-from runner_supervisor.errors import NotRunningError, RunnerError
+from runner_supervisor.errors import EngineError, RunnerError
+from runner_supervisor.follow import last_lines, new_lines
 from runner_supervisor.layout import Layout
+from runner_supervisor.planning import model_of, sizing_of
+from runner_supervisor.remote import Remote, has_ended, wait_until
 from runner_supervisor.settings import load_settings
 
-CONTROL_TIMEOUT_S = 5.0
 STOP_SLACK_S = 15.0
-POLL_S = 0.05
+FOLLOW_S = 0.1
+PRESENT_S = 60.0
 
 commands = typer.Typer(
     help="Builds, supervises and fronts llama.cpp's llama-server.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
-
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML settings file.", show_default="RUNNER_CONFIG or none")
 ]
 StateDirOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder for keys, logs and sockets.")]
+
+
+class Level(StrEnum):
+    """Levels of log lines, least first."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ModelOption = Annotated[Path | None, typer.Option(help="GGUF file to serve.", show_default="a demo model")]
+EngineArguments = Annotated[list[str] | None, typer.Argument(metavar="[-- LLAMA-SERVER FLAGS]", show_default=False)]
 
 
 def main() -> NoReturn:
@@ -50,7 +59,7 @@ def main() -> NoReturn:
     try:
         commands()
     except RunnerError as error:
-        err.print(Text.assemble(("error: ", "bold red"), str(error)))
+        show.err.print(Text.assemble(("error: ", "bold red"), str(error)))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -59,7 +68,7 @@ def main() -> NoReturn:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        out.print(f"runner-supervisor {__version__}", highlight=False)
+        show.out.print(f"runner-supervisor {__version__}", highlight=False)
         raise typer.Exit
 
 
@@ -76,37 +85,44 @@ def root(
 @commands.command()
 def start(
     *,
-    model: Annotated[Path | None, typer.Option(help="GGUF file to serve.", show_default="a demo model")] = None,
+    model: ModelOption = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one.", show_default="8080")] = None,
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
-    engine_args: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- LLAMA-SERVER FLAGS]", show_default=False)
-    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Start although the model is estimated not to fit into memory.")
+    ] = False,
+    engine_args: EngineArguments = None,
 ) -> None:
     """Serve a model: build llama-server if need be, supervise it, answer on one address."""
-    settings = load_settings(
-        {
-            "model": model,
-            "host": host,
-            "port": port,
-            "state_dir": state_dir,
-            "engine_args": tuple(engine_args) if engine_args else None,
-        },
-        config=config,
-    )
+    given = {
+        "model": model,
+        "host": host,
+        "port": port,
+        "state_dir": state_dir,
+        "force": force or None,
+        "engine_args": tuple(engine_args) if engine_args else None,
+    }
+    settings = load_settings(given, config=config)
     handler: logging.Handler = (
-        RichHandler(console=err, show_path=False, rich_tracebacks=False, log_time_format="%X")
-        if err.is_terminal
+        RichHandler(console=show.err, show_path=False, rich_tracebacks=False, log_time_format="%X")
+        if show.err.is_terminal
         else logging.StreamHandler()
     )
-    line = "%(message)s" if err.is_terminal else "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    line = "%(message)s" if show.err.is_terminal else "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=settings.log_level.upper(), format=line, handlers=[handler])
     for name in ("httpx", "httpcore", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every request that is no HTTP
-    app.run(settings, find_binary=_find_binary, on_ready=_greet)
+    calls = app.Calls(
+        load=lambda: load_settings(given, config=config),
+        find_binary=_find_binary,
+        present_binary=_present_binary,
+        on_plan=lambda plan: show.sizing(plan.sizing, to=show.err),
+        on_ready=show.banner,
+    )
+    app.run(settings, calls)
 
 
 @commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
@@ -118,39 +134,105 @@ def build(
 
 
 @commands.command()
+def check(
+    *,
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    engine_args: EngineArguments = None,
+) -> None:
+    """Check settings, model file and memory without starting anything. Exit code 78 when a start would be refused."""
+    settings = load_settings({"model": model, "engine_args": tuple(engine_args or ()) or None}, config=config)
+    settings.given_keys()
+    try:
+        backend = _present_binary().backend
+    except EngineError:
+        backend = "cpu"
+    found = sizing_of(settings, backend=backend)
+    if as_json:
+        items = [{"name": name, "size": size, "how": how} for name, size, how in found.lines]
+        largest = found.fit.largest_ctx
+        print(json.dumps({"fits": found.fit.fits, "largest_context": largest, "memory": items}))
+    else:
+        show.sizing(found, to=show.out)
+    found.require()
+    if not as_json:
+        show.out.print(f"{model_of(settings)} fits", highlight=False)
+
+
+@commands.command()
 def status(*, config: ConfigOption = None, state_dir: StateDirOption = None, as_json: JsonOption = False) -> None:
     """Show what runs: engine state, model, address. Exit code 0 when READY, 1 when not, 3 when nothing runs."""
-    answer = _ask(_layout(config, state_dir), "GET", "/admin/status")
+    answer = Remote(_layout(config, state_dir)).status()
     if as_json:
-        out.print_json(json.dumps(answer))
+        show.out.print_json(json.dumps(answer))
     else:
-        _print_status(answer)
+        show.status(answer)
     raise typer.Exit(0 if answer["engine"]["state"] == "ready" else 1)
+
+
+@commands.command()
+def logs(
+    *,
+    config: ConfigOption = None,
+    state_dir: StateDirOption = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new lines, until Ctrl-C.")] = False,
+    front: Annotated[
+        bool, typer.Option("--front/--engine", help="The supervisor's own log, or llama-server's.")
+    ] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
+    level: Annotated[Level, typer.Option(help="Least level of the lines shown.")] = Level.DEBUG,
+) -> None:
+    """Show the engine's log, or the supervisor's. Works when nothing runs, too."""
+    layout = _layout(config, state_dir)
+    path = layout.front_log if front else layout.engine_log
+    if not follow and not path.exists():
+        raise RunnerError(f"no log at {path}; has a supervisor ever run on {layout.state_dir}?")
+    after = new_lines(path)
+    first = next(after) if follow else None
+    for line in (*last_lines(path, lines), first):
+        show.log_line(line, least=level)
+    while follow:
+        if (line := next(after)) is None:
+            time.sleep(FOLLOW_S)
+        show.log_line(line, least=level)
+
+
+@commands.command()
+def restart(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> None:
+    """Put a new llama-server in the place of the running one; no request is lost."""
+    _change("restart", config, state_dir)
+
+
+@commands.command()
+def reload(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> None:
+    """Read the settings again. What needs a new llama-server gets one, and the old one stays if it fails."""
+    _change("reload", config, state_dir)
+
+
+def _change(what: str, config: Path | None, state_dir: Path | None) -> None:
+    remote = Remote(_layout(config, state_dir))
+    number = remote.change(what)
+    with show.err.status(f"{what} under way"):
+        while (change := remote.status()["change"])["number"] == number and change["progress"] == "running":
+            time.sleep(FOLLOW_S)
+    if change["progress"] != "done":
+        raise RunnerError(f"{what} {change['progress']}: {change['detail']}")
+    show.out.print(f"{what} done: {change['detail']}", highlight=False)
 
 
 @commands.command()
 def stop(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> None:
     """Stop the running supervisor: finish requests in flight, end llama-server, wait until it has gone."""
     settings = load_settings({"state_dir": state_dir}, config=config)
-    layout = Layout(settings.state_dir)
-    answer = _ask(layout, "GET", "/admin/status")
-    process = psutil.Process(answer["pid"])
-    _ask(layout, "POST", "/admin/stop")
+    remote = Remote(Layout(settings.state_dir))
+    answer = remote.status()
+    process = remote.stop()
     limit_s = settings.drain_timeout_s + settings.stop_grace_s + STOP_SLACK_S
-    deadline = time.monotonic() + limit_s
-    with err.status(f"stopping {answer['address']}: {answer['in_flight']} requests in flight"):
-        while _lives(process):
-            if time.monotonic() > deadline:
-                raise RunnerError(f"process {process.pid} has not stopped after {limit_s:g} s; see its log")
-            time.sleep(POLL_S)
-    out.print("stopped")
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    late = f"process {process.pid} has not stopped after {limit_s:g} s; see its log"
+    with show.err.status(f"stopping {answer['address']}: {answer['in_flight']} requests in flight"):
+        wait_until(lambda: has_ended(process), limit_s=limit_s, late=late)
+    show.out.print("stopped")
 
 
 def _find_binary() -> EngineBinary:
@@ -158,6 +240,15 @@ def _find_binary() -> EngineBinary:
     if code != 0:
         raise SystemExit(code)
     return read_manifest(Path(manifest.strip()))
+
+
+def _present_binary() -> EngineBinary:
+    """The llama-server there is; nothing is built."""
+    command = [sys.executable, "-m", "runner_builders", "build", "--present", "--print-manifest"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=PRESENT_S, check=False)
+    if found.returncode != 0:
+        raise EngineError(found.stderr.strip().removeprefix("error: "))
+    return read_manifest(Path(found.stdout.strip()))
 
 
 def _builder(arguments: list[str], *, stdout: int | None) -> tuple[int, str]:
@@ -172,7 +263,7 @@ def _builder(arguments: list[str], *, stdout: int | None) -> tuple[int, str]:
         except BaseException:
             builder.terminate()
             builder.wait(STOP_SLACK_S)
-            err.print("interrupted; the next build goes on where this one stopped")
+            show.err.print("interrupted; the next build goes on where this one stopped")
             raise
         finally:
             for number in (signal.SIGTERM, signal.SIGHUP):
@@ -182,91 +273,3 @@ def _builder(arguments: list[str], *, stdout: int | None) -> tuple[int, str]:
 
 def _layout(config: Path | None, state_dir: Path | None) -> Layout:
     return Layout(load_settings({"state_dir": state_dir}, config=config).state_dir)
-
-
-def _ask(layout: Layout, method: str, path: str) -> Any:
-    """Call the running supervisor over its control socket."""
-    transport = httpx.HTTPTransport(uds=str(layout.control_socket))
-    try:
-        with httpx.Client(transport=transport, timeout=CONTROL_TIMEOUT_S, trust_env=False) as client:
-            response = client.request(method, f"http://control{path}")
-            response.raise_for_status()
-            return response.json()
-    except httpx.HTTPStatusError as error:
-        raise RunnerError(f"the supervisor on {layout.state_dir} answers {error.response.status_code}") from None
-    except httpx.TimeoutException:
-        raise RunnerError(f"the supervisor on {layout.state_dir} does not answer; see its log") from None
-    except httpx.TransportError:
-        if layout.locked:
-            raise RunnerError(
-                f"the supervisor on {layout.state_dir} is starting (it may be building llama-server) or ending"
-            ) from None
-        raise NotRunningError(
-            f"no supervisor runs on {layout.state_dir}; start one with `runner-supervisor start`"
-        ) from None
-
-
-def _curl(ready: app.Ready) -> str:
-    key = f' -H "Authorization: Bearer {ready.new_key or "$API_KEY"}"' if ready.key_store else ""
-    body = '{"messages":[{"role":"user","content":"Hello!"}],"max_tokens":48}'
-    return f"curl {ready.address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
-
-
-def _greet(ready: app.Ready) -> None:
-    """The banner: what is served where, and a line to try it with."""
-    rows = [
-        ("address", ready.address if ready.host in ready.address else f"{ready.address} (listening on {ready.host})"),
-        ("model", str(ready.model)),
-        ("backend", ready.backend),
-        ("engine log", str(ready.log)),
-    ]
-    if ready.new_key:
-        rows.append(("API key", f"{ready.new_key}  (shown this once: only its hash is kept)"))
-    elif ready.key_store:
-        rows.append(("API key", f"needed. Lost? Stop, delete {ready.key_store}, and start again for a new one"))
-    if out.is_terminal:
-        out.print(Panel(_grid(rows), title="runner-supervisor is ready", expand=False, border_style="green"))
-    else:
-        out.print("runner-supervisor is ready")
-        _print_plain(rows)
-    out.print(
-        "Try it:" if ready.new_key or not ready.key_store else "Try it, with your key in API_KEY:", style="bold"
-    )
-    out.print(_curl(ready), highlight=False, markup=False)
-
-
-def _print_status(answer: dict[str, Any]) -> None:
-    engine = answer["engine"]
-    drain = " (draining)" if answer["draining"] else ""
-    colour = {"ready": "green", "failed": "red"}.get(engine["state"], "yellow")
-    rows = [
-        ("address", answer["address"]),
-        ("engine", f"{engine['state']} for {engine['state_age_s']:.0f} s{drain}"),
-        ("engine pid", str(engine["pid"] or "-")),
-        ("model", engine["model"]),
-        ("backend", f"{engine['backend']} (llama.cpp {engine['commit']})"),
-        (
-            "in flight",
-            f"{answer['in_flight']}, {answer['queued']} of them waiting for one of {engine['slots']} slots",
-        ),
-        ("restarts", str(engine["restarts"])),
-        ("last death", engine["last_death"] or "-"),
-        ("engine log", engine["log"]),
-        ("supervisor", f"pid {answer['pid']}, up {answer['uptime_s']:.0f} s, version {answer['version']}"),
-    ]
-    if out.is_terminal:
-        out.print(_grid(rows, styles={"engine": colour}))
-    else:
-        _print_plain(rows)
-
-
-def _grid(rows: list[tuple[str, str]], *, styles: dict[str, str] | None = None) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    for name, value in rows:
-        grid.add_row(Text(name, style="bold"), Text(value, style=(styles or {}).get(name, "")))
-    return grid
-
-
-def _print_plain(rows: list[tuple[str, str]]) -> None:
-    for name, value in rows:
-        out.print(f"{name + ':':<12} {value}", highlight=False, markup=False)

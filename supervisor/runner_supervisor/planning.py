@@ -28,6 +28,7 @@ class Plan:
     settings: Settings
     spec: EngineSpec
     policy: Policy
+    sizing: Sizing
     fits_beside: bool
 
 
@@ -107,4 +108,4 @@ def plan_for(settings: Settings, *, find_binary: Callable[[], EngineBinary], giv
         ladder=sizing.ladder,
     )
     beside = not sizing.free.gpu_bytes and needed <= sizing.free.host_bytes - given_back_bytes
-    return Plan(settings=settings, spec=spec, policy=policy_of(settings), fits_beside=beside)
+    return Plan(settings=settings, spec=spec, policy=policy_of(settings), sizing=sizing, fits_beside=beside)

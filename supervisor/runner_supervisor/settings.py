@@ -66,7 +66,9 @@ class Settings(BaseSettings):
         description="Folder for keys, logs and the run folder. One supervisor at a time.",
     )
     load_timeout_s: float = Field(
-        120.0, gt=0, description="How long a load may show no progress (log lines, memory, processor time), in seconds."
+        120.0,
+        gt=0,
+        description="How long a load may show no progress (log lines, memory, processor time), in seconds.",
     )
     stall_timeout_s: float = Field(
         60.0, gt=0, description="How long a llama-server with work to do may show no progress, in seconds."

@@ -13,10 +13,13 @@ from typing import cast
 from runner_supervisor.core.lifecycle import Machine
 from runner_supervisor.core.restart import Cause, Death
 from runner_supervisor.core.states import State
-from runner_supervisor.engine.supervisor import EngineSupervisor, Transition
+from runner_supervisor.engine.succession import Succession
+from runner_supervisor.engine.supervisor import Transition
+from runner_supervisor.front.changes import Change
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.keys.store import KeyStore
+from runner_supervisor.settings import Settings
 
 DEADLINE_S = 30
 OK = b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: 2\r\nKeep-Alive: timeout=5, max=100\r\n\r\nhi"
@@ -42,9 +45,24 @@ class Asked:
 Answer = Callable[[Asked], Awaitable[None]]
 
 
+class NoChanges:
+    """Nobody reloads or restarts anything here."""
+
+    last: Change | None = None
+
+    def reload(self) -> bool:
+        return False
+
+    def restart(self) -> bool:
+        return False
+
+
+NO_CHANGES = NoChanges()
+
+
 @dataclass
 class Engine:
-    """A scripted engine: `answer` is called for every request. It stands in for an EngineSupervisor too."""
+    """A scripted engine: `answer` is called for every request. It stands in for a Succession too."""
 
     answer: Answer
     asked: list[Asked] = field(default_factory=list)
@@ -58,8 +76,12 @@ class Engine:
     def state(self) -> State:
         return self.machine.state
 
-    async def metrics(self) -> None:
-        """It has none."""
+    metrics: str | None = None
+
+    @property
+    def current(self) -> Engine:
+        """The engine that serves is always this one."""
+        return self
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -110,7 +132,7 @@ class Rig:
     def change(self, state: State, *, wanted: bool = True, detail: str = "signal 9") -> None:
         """Let the engine's state change, as the front sees it. `detail`: how it died last."""
         before = self.engine.state
-        death = Death(cause=Cause.SIGNAL, detail=detail, at=0.0, was_ready=True)
+        death = Death(cause=Cause.CRASH, detail=detail, at=0.0, was_ready=True)
         self.engine.machine = Machine(state=state, wanted=wanted, last_death=death)
         transition = Transition(before=before, machine=self.engine.machine, socket=self.socket)
         for observer in self.engine.observers:
@@ -155,15 +177,18 @@ async def rig(
     tcp, control = bind_tcp("127.0.0.1", 0), bind_unix(folder / "control.sock")
     store = KeyStore(folder / "keys.sqlite", given=keys)
     front = Front(
-        engine=cast("EngineSupervisor", engine),
+        engines=cast("Succession", engine),
         gate=Gate(store, open_=True),
         tcp=tcp,
         control=control,
-        max_body_bytes=max_body_bytes,
-        max_buffered_bytes=max_buffered_bytes,
-        queue_size=queue_size,
-        queue_timeout_s=queue_timeout_s,
-        max_retries=max_retries,
+        settings=Settings(
+            max_body_bytes=max_body_bytes,
+            max_buffered_bytes=max_buffered_bytes,
+            queue_size=queue_size,
+            queue_timeout_s=queue_timeout_s,
+            max_retries=max_retries,
+        ),
+        changes=lambda: NO_CHANGES,
         stop=lambda: None,
     )
     for observer in engine.observers:

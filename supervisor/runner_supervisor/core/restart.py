@@ -122,4 +122,3 @@ def cause_of(exit_: Exit, *, words: Iterable[str], oom_killed: bool, came_up: bo
     if exit_.code in {0, 1} and (REFUSED.search(said) or not came_up):
         return Cause.CONFIG
     return Cause.EXIT
-

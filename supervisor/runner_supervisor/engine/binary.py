@@ -12,11 +12,12 @@ from runner_supervisor.errors import EngineError
 
 @dataclass(frozen=True, slots=True)
 class EngineBinary:
-    """A llama-server executable: where it is, for which `backend` it was built, from which `commit`."""
+    """A llama-server executable: where it is, for which `backend` it was built, from which `commit`, its hash."""
 
     path: Path
     backend: str
     commit: str
+    sha256: str = ""
 
 
 def read_manifest(manifest: Path) -> EngineBinary:
@@ -29,7 +30,10 @@ def read_manifest(manifest: Path) -> EngineBinary:
     try:
         fields = json.loads(manifest.read_bytes())
         binary = EngineBinary(
-            path=manifest.parent / fields["binary"], backend=fields["backend"], commit=fields["commit"]
+            path=manifest.parent / fields["binary"],
+            backend=fields["backend"],
+            commit=fields["commit"],
+            sha256=fields["sha256"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineError(f"cannot read the build manifest {manifest} ({error}); {again}") from None

@@ -19,6 +19,9 @@ FILE_COUNT = 5
 LEVELS = {"D": "debug", "I": "info", "W": "warning", "E": "error"}
 """The level letters of its lines (common/log.cpp)."""
 
+OWN = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR) ")
+"""How a line of the supervisor's own log begins."""
+
 STAMPED = re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} ([DIWE]) (.*)")
 ABSOLUTE = re.compile(r"(?<![\w.~])/(?:[^\s'\"():,]+/)*")
 
@@ -41,6 +44,12 @@ def parse(line: str) -> Line:
         level, text = stamped.groups()
         return Line(LEVELS[level], text)
     return Line("error" if line.startswith(("error:", "error while")) else "info", line)
+
+
+def level_of(line: str) -> str:
+    """The level of a line of llama-server's log, or of the supervisor's own."""
+    own = OWN.match(line)
+    return own[1].lower() if own else parse(line).level
 
 
 def without_paths(text: str) -> str:

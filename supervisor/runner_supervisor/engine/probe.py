@@ -12,7 +12,15 @@ import httpx
 TIMEOUT_S = 1.0
 
 
-SLOT_FIELDS = ("id", "n_ctx", "is_processing", "id_task", "n_prompt_tokens", "n_prompt_tokens_processed", "next_token")
+SLOT_FIELDS = (
+    "id",
+    "n_ctx",
+    "is_processing",
+    "id_task",
+    "n_prompt_tokens",
+    "n_prompt_tokens_processed",
+    "next_token",
+)
 """What is kept of a slot's state: counts, and nothing that anybody wrote."""
 
 

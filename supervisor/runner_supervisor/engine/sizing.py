@@ -55,9 +55,7 @@ class Sizing:
         )
 
 
-def size_up(
-    model: Path, args: tuple[str, ...], *, backend: str, floor: Floor, given_back_bytes: int = 0
-) -> Sizing:
+def size_up(model: Path, args: tuple[str, ...], *, backend: str, floor: Floor, given_back_bytes: int = 0) -> Sizing:
     """Estimate what a model with these llama-server flags takes, against what is free now.
 
     Args:

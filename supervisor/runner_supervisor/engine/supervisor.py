@@ -351,7 +351,7 @@ def describe(death: Death) -> str:
     return f"{ended}; it said: {error}" if error and death.cause is not Cause.CRASH else ended
 
 
-def obituary(death: Death) -> str:
+def epitaph(death: Death) -> str:
     """Why an engine ended, for strangers: its cause and last lines, without paths."""
     words = [without_paths(line) for line in death.words[-QUOTED_LINES:]]
     said = f" Its last lines: {' | '.join(words)}" if words else ""

@@ -33,9 +33,9 @@ class _Turn(NamedTuple):
 class SlotQueue:
     """Shares the engine's slots. `enter`, then `leave` when done or gone; a wait ends in one of two calls."""
 
-    def __init__(self, *, queue_size: int, timeout_s: float, metrics: Metrics) -> None:
-        self._admission: Admission[Waiter] = Admission(slots=0, queue_size=queue_size)
-        self._timeout_s = timeout_s
+    def __init__(self, *, metrics: Metrics) -> None:
+        self._admission: Admission[Waiter] = Admission(slots=0, queue_size=0)
+        self._timeout_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._metrics = metrics
         self._waiting: dict[Waiter, tuple[str, _Turn, asyncio.TimerHandle]] = {}
@@ -55,6 +55,11 @@ class SlotQueue:
         """In how many seconds those that wait now may have been served, at the pace observed."""
         ahead = (self._admission.queued + 1) / max(1, self._admission.slots)
         return max(1, min(LONGEST_RETRY_S, math.ceil(ahead * self._pace_s)))
+
+    def set_limits(self, *, queue_size: int, timeout_s: float) -> None:
+        """How many may wait, and for how many seconds those that come from now on."""
+        self._admission.queue_size = queue_size
+        self._timeout_s = timeout_s
 
     def set_slots(self, slots: int) -> None:
         """The engine has this many slots now; 0 while there is none."""

@@ -69,6 +69,7 @@ BUFFERS_FULL = Refusal(
     503, "buffers_full", "The request bodies held here fill the memory set apart for them.", retry_after_s=5
 )
 DRAINING = Refusal(503, "draining", "This server is shutting down. Try again shortly.", retry_after_s=5)
+BUSY_CHANGING = Refusal(409, "change_under_way", "Another reload or restart is under way; see the status.")
 ENGINE_GONE = Refusal(502, "engine_failed", "The model server ended before it answered. Try again.", retry_after_s=1)
 NOT_HTTP = Refusal(400, "bad_request", "Invalid HTTP request received.")
 INTERNAL_ERROR = Refusal(500, "internal_error", "The front failed on this request; its log says why.")

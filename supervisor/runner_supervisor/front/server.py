@@ -15,8 +15,11 @@ import uvicorn
 
 from runner_supervisor.core.lifecycle import Machine
 from runner_supervisor.core.states import State
-from runner_supervisor.engine.supervisor import EngineSupervisor, Transition
+from runner_supervisor.engine.succession import Succession
+from runner_supervisor.engine.supervisor import Transition, epitaph
+from runner_supervisor.engine.watch import Traffic
 from runner_supervisor.errors import AddressError
+from runner_supervisor.front.changes import Changes
 from runner_supervisor.front.control import Load, create_control_app
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.heads import Heads
@@ -26,6 +29,7 @@ from runner_supervisor.front.protocol import FrontProtocol
 from runner_supervisor.front.queue import SlotQueue
 from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.upstream import Upstream
+from runner_supervisor.settings import Settings
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
@@ -81,35 +85,33 @@ class Front:
     def __init__(
         self,
         *,
-        engine: EngineSupervisor,
+        engines: Succession,
         gate: Gate,
         tcp: socket.socket,
         control: socket.socket,
-        max_body_bytes: int,
-        max_buffered_bytes: int,
-        queue_size: int,
-        queue_timeout_s: float,
-        max_retries: int,
+        settings: Settings,
+        changes: Callable[[], Changes],
         stop: Callable[[], None],
     ) -> None:
         self.metrics = Metrics()
         self.outbox = Outbox(asyncio.get_running_loop())
-        self.queue = SlotQueue(queue_size=queue_size, timeout_s=queue_timeout_s, metrics=self.metrics)
-        self.max_body_bytes = max_body_bytes
-        self.max_buffered_bytes = max_buffered_bytes
-        self.max_retries = max_retries
+        self.queue = SlotQueue(metrics=self.metrics)
+        self.apply(settings)
         self.buffered_bytes = 0
         self.draining = False
-        self._engine = engine
+        self._engines = engines
         self._sockets = [tcp, control]
         self._upstream: Upstream | None = None
+        self._leaving: Upstream | None = None
+        self._between = False
         self._relays: set[object] = set()
         self._idle = asyncio.Event()
         self.metrics.in_flight = lambda: len(self._relays)
-        self.metrics.engine(engine.machine)
-        engine.observers.append(self._on_transition)
+        self.metrics.engine(engines.current.machine)
+        engines.observers.append(self._on_transition)
         app = create_control_app(
-            engine=engine,
+            engines=engines,
+            changes=changes,
             gate=gate,
             metrics=self.metrics,
             address=lambda: self.address,
@@ -147,6 +149,33 @@ class Front:
         """Serve until `close`."""
         await self._server.serve(sockets=self._sockets)
 
+    def apply(self, settings: Settings) -> None:
+        """Take over what the settings say of the front. Requests that wait already keep their time."""
+        self.max_body_bytes = settings.max_body_bytes
+        self.max_buffered_bytes = settings.max_buffered_bytes
+        self.max_retries = settings.max_retries
+        self.queue.set_limits(queue_size=settings.queue_size, timeout_s=settings.queue_timeout_s)
+
+    @contextlib.contextmanager
+    def between_engines(self) -> Iterator[None]:
+        """One engine is about to make room for another: requests wait meanwhile, and none is told that it is no use."""
+        self._between = True
+        self._leave()
+        try:
+            yield
+        finally:
+            self._between = False
+            if self.hopeless():
+                self.queue.expire_all()
+
+    async def left(self, timeout_s: float) -> int:
+        """Wait, at most so many seconds, until the engine before the present one has no request at work.
+
+        Returns:
+            How many it still has.
+        """
+        return await self._leaving.drained(timeout_s) if self._leaving else 0
+
     async def drain(self, timeout_s: float) -> int:
         """Admit no more requests and wait for those in flight.
 
@@ -176,21 +205,23 @@ class Front:
 
     def unavailable(self) -> Refusal:
         """Why there is no READY engine."""
-        state = self._engine.state
-        retry_in_s = self._engine.retry_in_s
+        engine = self._engines.current
+        state, retry_in_s, death = engine.state, engine.retry_in_s, engine.machine.last_death
         message = {
             State.LOADING: "The model is loading.",
             State.STARTING: "The model server is starting.",
             State.BACKOFF: "The model server ended and is about to be started again.",
-            State.FAILED: "The model server does not start; the server's log says why.",
+            State.FAILED: "The model server does not start.",
         }.get(state, "The model server is not running.")
+        if state is State.FAILED and death:
+            message += f" {epitaph(death)}"
         return Refusal(503, f"engine_{state}", message, retry_after_s=max(1, round(retry_in_s or 1)))
 
     def hopeless(self) -> bool:
         """Whether no engine is READY and none is on its way, so that waiting is no use."""
-        machine = self._engine.machine
-        return machine.state in {State.FAILED, State.STOPPED} or (
-            machine.state is State.STOPPING and not machine.wanted
+        machine = self._engines.current.machine
+        return not self._between and (
+            machine.state in {State.FAILED, State.STOPPED} or (machine.state is State.STOPPING and not machine.wanted)
         )
 
     def engine_lost(self, upstream: Upstream) -> None:
@@ -214,17 +245,31 @@ class Front:
             self._upstream.lose(ended)
         self.queue.set_slots(0)
 
+    def _leave(self) -> None:
+        """The engine gets no more requests, and may finish those it has."""
+        if self._upstream:
+            self._upstream.close()
+        self._leaving, self._upstream = self._upstream, None
+        self.queue.forget_working()
+        self.queue.set_slots(0)
+
     def _on_transition(self, transition: Transition) -> None:
         self.metrics.engine(transition.machine)
         if transition.machine.state is State.READY:
-            self._upstream = Upstream(transition.socket, self.outbox)
-            self.queue.set_slots(self._engine.slots)
+            if self._upstream and not self._upstream.lost:
+                self._leave()
+            upstream = self._upstream = Upstream(transition.socket, self.outbox)
+            engine = self._engines.current
+            engine.traffic = lambda: Traffic(busy=upstream.busy, received=upstream.received)
+            self.queue.set_slots(engine.slots)
         elif transition.before is State.READY:
-            self._lose_upstream(obituary(transition.machine))
+            self._lose_upstream(how_ended(transition.machine))
         if self.hopeless():
             self.queue.expire_all()
 
 
-def obituary(machine: Machine) -> str:
+def how_ended(machine: Machine) -> str:
     """How an engine that is READY no more ended, "signal 9" say; "" where it was told to end."""
+    if machine.killed_for:
+        return "it hung"
     return "" if machine.state is State.STOPPING or machine.last_death is None else machine.last_death.detail

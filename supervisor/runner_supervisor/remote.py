@@ -1,0 +1,91 @@
+"""The running supervisor, asked over its control socket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import psutil
+
+from runner_supervisor.errors import NotRunningError, RunnerError
+from runner_supervisor.layout import Layout
+
+TIMEOUT_S = 5.0
+POLL_S = 0.05
+
+
+class Remote:
+    """One running supervisor, by its state folder."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def status(self) -> dict[str, Any]:
+        """What it answers to /admin/status.
+
+        Raises:
+            NotRunningError: none runs there.
+            RunnerError: it does not answer, or with an error.
+        """
+        return dict(self._ask("GET", "/admin/status"))
+
+    def stop(self) -> psutil.Process:
+        """Ask it to drain and end; returns its process, to wait for."""
+        process = psutil.Process(self.status()["pid"])
+        self._ask("POST", "/admin/stop")
+        return process
+
+    def change(self, what: str) -> int:
+        """Begin a `reload` or a `restart`, and return its number."""
+        return int(self._ask("POST", f"/admin/{what}")["number"])
+
+    def _ask(self, method: str, path: str) -> Any:
+        folder = self._layout.state_dir
+        transport = httpx.HTTPTransport(uds=str(self._layout.control_socket))
+        try:
+            with httpx.Client(transport=transport, timeout=TIMEOUT_S, trust_env=False) as client:
+                response = client.request(method, f"http://control{path}")
+                response.raise_for_status()
+                return response.json()
+        except httpx.HTTPStatusError as error:
+            raise RunnerError(f"the supervisor on {folder} refuses: {_message(error.response)}") from None
+        except httpx.TimeoutException:
+            raise RunnerError(f"the supervisor on {folder} does not answer; see its log") from None
+        except httpx.TransportError:
+            if self._layout.locked:
+                raise RunnerError(
+                    f"the supervisor on {folder} is starting (it may be building llama-server) or ending"
+                ) from None
+            raise NotRunningError(
+                f"no supervisor runs on {folder}; start one with `runner-supervisor start`"
+            ) from None
+
+
+def wait_until(reached: Callable[[], bool], *, limit_s: float, late: str) -> None:
+    """Look until it is so.
+
+    Raises:
+        RunnerError: it was not so within `limit_s` seconds; the message is `late`.
+    """
+    deadline = time.monotonic() + limit_s
+    while not reached():
+        if time.monotonic() > deadline:
+            raise RunnerError(late)
+        time.sleep(POLL_S)
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process that is not our child has ended; one that nobody has reaped yet has."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"status {response.status_code}"

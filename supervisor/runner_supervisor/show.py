@@ -1,0 +1,117 @@
+"""What the commands print: tables on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from runner_supervisor import app
+from runner_supervisor.engine.logs import level_of
+from runner_supervisor.engine.sizing import Sizing, mib
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+COLOURS = {"ready": "green", "failed": "red"}
+LEVELS = ("debug", "info", "warning", "error")
+LEVEL_COLOURS = {"debug": "dim", "warning": "yellow", "error": "red"}
+
+
+def banner(ready: app.Ready) -> None:
+    """What is served where, and a line to try it with."""
+    rows = [
+        ("address", ready.address if ready.host in ready.address else f"{ready.address} (listening on {ready.host})"),
+        ("model", str(ready.model)),
+        ("backend", ready.backend),
+        ("engine log", str(ready.log)),
+    ]
+    if ready.new_key:
+        rows.append(("API key", f"{ready.new_key}  (shown this once: only its hash is kept)"))
+    elif ready.key_store:
+        rows.append(("API key", f"needed. Lost? Stop, delete {ready.key_store}, and start again for a new one"))
+    if out.is_terminal:
+        out.print(Panel(_grid(rows), title="runner-supervisor is ready", expand=False, border_style="green"))
+    else:
+        out.print("runner-supervisor is ready")
+        _plain(rows)
+    out.print(
+        "Try it:" if ready.new_key or not ready.key_store else "Try it, with your key in API_KEY:", style="bold"
+    )
+    out.print(_curl(ready), highlight=False, markup=False)
+
+
+def status(answer: dict[str, Any]) -> None:
+    """What `/admin/status` answered."""
+    engine = answer["engine"]
+    drain = " (draining)" if answer["draining"] else ""
+    memory = f"{mib(engine['memory_bytes'])} of {mib(engine['needed_bytes'])} estimated"
+    rows = [
+        ("address", answer["address"]),
+        ("engine", f"{engine['state']} for {engine['state_age_s']:.0f} s{drain}"),
+        ("engine pid", str(engine["pid"] or "-")),
+        ("model", engine["model"]),
+        ("backend", f"{engine['backend']} (llama.cpp {engine['commit']})"),
+        ("memory", "; ".join([memory, *engine["lowered"]])),
+        (
+            "in flight",
+            f"{answer['in_flight']}, {answer['queued']} of them waiting for one of {engine['slots']} slots",
+        ),
+        ("restarts", str(engine["restarts"])),
+        ("last death", engine["last_death"] or "-"),
+    ]
+    if engine["retry_in_s"] is not None:
+        rows.append(("next start", f"in {engine['retry_in_s']:.0f} s, or at once with `runner-supervisor restart`"))
+    if change := answer["change"]:
+        rows.append((f"last {change['what']}", f"{change['progress']}: {change['detail']}"))
+    rows += [
+        ("engine log", engine["log"]),
+        ("supervisor", f"pid {answer['pid']}, up {answer['uptime_s']:.0f} s, version {answer['version']}"),
+    ]
+    if out.is_terminal:
+        out.print(_grid(rows, styles={"engine": COLOURS.get(engine["state"], "yellow")}))
+    else:
+        _plain(rows)
+
+
+def sizing(found: Sizing, *, to: Console) -> None:
+    """The memory that a model takes, line by line."""
+    if to.is_terminal:
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        for name, size, how in found.lines:
+            total = name.startswith(("needed", "free"))
+            table.add_row(name, Text(size, justify="right"), Text(how, style="dim"), style="bold" if total else None)
+        to.print(table)
+        return
+    for name, size, how in found.lines:
+        to.print(f"{name:<28} {size:>10}  {how}".rstrip(), highlight=False, markup=False)
+
+
+def log_line(line: str | None, *, least: str) -> None:
+    """One line of a log, if it is at least of that level: in colour on a terminal, as it is in a pipe."""
+    if line is None:
+        return
+    level = level_of(line)
+    if LEVELS.index(level) >= LEVELS.index(least):
+        out.print(line, style=LEVEL_COLOURS.get(level), highlight=False, markup=False)
+
+
+def _curl(ready: app.Ready) -> str:
+    key = f' -H "Authorization: Bearer {ready.new_key or "$API_KEY"}"' if ready.key_store else ""
+    body = '{"messages":[{"role":"user","content":"Hello!"}],"max_tokens":48}'
+    return f"curl {ready.address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+
+
+def _grid(rows: list[tuple[str, str]], *, styles: dict[str, str] | None = None) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        grid.add_row(Text(name, style="bold"), Text(value, style=(styles or {}).get(name, "")))
+    return grid
+
+
+def _plain(rows: list[tuple[str, str]]) -> None:
+    for name, value in rows:
+        out.print(f"{name + ':':<12} {value}", highlight=False, markup=False)
