@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import openai
 import psutil
 import pytest
 from tests.e2e.conftest import Supervisor, eventually
 
 PROMPT = {"prompt": "The sea", "max_tokens": 8}
+LONG = {"prompt": "The sea", "max_tokens": 100_000}
+"""Many seconds of work."""
+
+
+def load(service: Supervisor) -> tuple[str, int, int]:
+    """The engine's state, requests in flight, and how many of those wait."""
+    status = service.status()
+    return status["engine"]["state"], status["in_flight"], status["queued"]
 
 
 def restarts(service: Supervisor) -> float:
@@ -79,13 +89,42 @@ def test_a_crash_under_load_loses_no_request_that_had_got_no_byte(own_service: S
     assert restarts(own_service) == 1
 
 
-def test_a_stream_whose_engine_dies_does_not_look_complete(own_service: Supervisor) -> None:
+def test_a_stream_whose_engine_dies_ends_with_an_error_event(own_service: Supervisor) -> None:
     body = {"prompt": "The sea", "max_tokens": 20_000, "stream": True}
     engine = psutil.Process(own_service.engine_pid)
     with httpx.stream("POST", f"{own_service.url}/v1/completions", json=body, timeout=60) as response:
-        data = response.iter_raw()
-        next(data)
+        lines = response.iter_lines()
+        next(lines)
         engine.kill()
-        with pytest.raises(httpx.RemoteProtocolError):
-            for _ in data:
+        *_, last = (line for line in lines if line)
+    error = json.loads(last.removeprefix("data: "))["error"]
+    assert (error["type"], error["code"]) == ("server_error", "engine_failed")
+    assert error["message"] == "The model server ended (signal 9) before the answer was complete."
+
+
+def test_the_openai_client_raises_when_the_engine_dies_in_a_stream(own_service: Supervisor) -> None:
+    engine = psutil.Process(own_service.engine_pid)
+    with openai.OpenAI(base_url=f"{own_service.url}/v1", api_key="unused", max_retries=0) as client:
+        stream = client.completions.create(model="demo", prompt="The sea", max_tokens=20_000, stream=True)
+        next(stream)
+        engine.kill()
+        with pytest.raises(openai.APIError, match="signal 9"):
+            for _ in stream:
                 pass
+
+
+def test_a_request_that_two_engines_died_of_is_refused_and_others_are_served(own_service: Supervisor) -> None:
+    with httpx.Client(base_url=own_service.url, timeout=60) as client, ThreadPoolExecutor(1) as pool:
+        poison = pool.submit(client.post, "/v1/completions", json=LONG)
+        for number in range(1, 3):
+            eventually(lambda: load(own_service), lambda now: now == ("ready", 1, 0), timeout_s=30)
+            engine = psutil.Process(own_service.engine_pid)
+            engine.kill()
+            eventually(lambda: restarts(own_service), lambda count, number=number: count == number, timeout_s=20)
+        refused = poison.result()
+        served = client.post("/v1/completions", json=PROMPT)
+    assert refused.status_code == 422
+    assert refused.json()["error"]["code"] == "poison_request"
+    assert "(signal 9, then signal 9)" in refused.json()["error"]["message"]
+    assert served.status_code == 200
+    assert restarts(own_service) == 2

@@ -85,6 +85,7 @@ def test_who_is_put_back_goes_before_all_others_of_its_key() -> None:
     admission: Admission[str] = Admission(slots=1, queue_size=2)
     for name in ("a0", "a1", "b0"):
         admission.enter(name, Share(name[0]))
+    admission.release()
     admission.put_back("a0", A)
     assert admission.admit_next() == "b0"
     assert drain(admission, 2) == ["a0", "a1"]
