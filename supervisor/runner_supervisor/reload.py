@@ -122,12 +122,14 @@ class Reloader:
         old = self._engines.current
         new = self._engines.prepare(plan.spec, plan.policy)
         new.start()
+        came_up = False
         try:
-            if await new.wait_for(State.READY, State.BACKOFF, State.FAILED) is not State.READY:
-                raise _failure(new, "the old one goes on")
-        except BaseException:
-            await self._retire(new)
-            raise
+            came_up = await new.wait_for(State.READY, State.BACKOFF, State.FAILED) is State.READY
+        finally:
+            if not came_up:
+                await self._retire(new)
+        if not came_up:
+            raise _failure(new, "the old one goes on")
         self._engines.promote(new)
         left = await self._front.left(self.settings.drain_timeout_s)
         await self._retire(old)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -15,13 +16,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from runner_supervisor.core.fitting import Rung
 from runner_supervisor.core.lifecycle import Policy
 from runner_supervisor.core.restart import Cause, RestartPolicy
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.binary import EngineBinary
 from runner_supervisor.engine.logs import EngineLog
-from runner_supervisor.engine.process import sweep_orphan
-from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor
+from runner_supervisor.engine.process import sweep_orphans
+from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor, Place, describe
+from runner_supervisor.engine.watch import Traffic
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +39,7 @@ async def supervised(
     *flags: str,
     policy: Policy | None = None,
     binary: Path | None = None,
+    ladder: tuple[Rung, ...] = (),
     run_dir: Path | None = None,
 ) -> AsyncIterator[EngineSupervisor]:
     """An EngineSupervisor on the fake, asked to start; ended by force afterwards."""
@@ -48,9 +52,10 @@ async def supervised(
             binary=EngineBinary(path=binary or launcher, backend="fake", commit="fake"),
             model=Path("model.gguf"),
             args=flags,
+            ladder=ladder,
         ),
         policy=policy or Policy(restart=SOON),
-        run_dir=run_dir or folder,
+        place=Place(run_dir=run_dir or folder, reports=folder),
         log=log,
     )
     owner = asyncio.create_task(engine.run())
@@ -86,7 +91,7 @@ async def test_a_child_becomes_ready_and_stops_when_asked(short_dir: Path) -> No
         await engine.wait_for(State.STOPPED)
         assert not psutil.pid_exists(pid)
         assert not engine.socket.exists()
-        assert not (short_dir / "engine.json").exists()
+        assert not (short_dir / "engine-1.json").exists()
 
 
 async def test_a_child_that_ignores_term_is_killed_after_the_grace_period(short_dir: Path) -> None:
@@ -115,14 +120,71 @@ async def test_a_stop_while_loading_is_carried_out(short_dir: Path) -> None:
         assert await engine.wait_for(State.STOPPED) is State.STOPPED
 
 
-async def test_a_load_that_takes_too_long_is_ended_and_tried_again(short_dir: Path) -> None:
-    policy = Policy(load_timeout_s=1.0, restart=SOON)
+async def test_a_load_that_gets_nowhere_is_ended_and_tried_again(short_dir: Path) -> None:
+    policy = Policy(load_timeout_s=0.5, restart=SOON)
     async with supervised(short_dir, "--never-ready", policy=policy) as engine:
         await engine.wait_for(State.BACKOFF)
-        assert engine.machine.last_death is not None
-        assert engine.machine.last_death.cause is Cause.LOAD_TIMEOUT
+        death = engine.machine.last_death
+        assert death is not None
+        assert death.cause is Cause.LOAD_TIMEOUT
+        assert describe(death).startswith("llama-server did not get on with its load and was ended: no sign of")
         await engine.wait_for(State.LOADING)
         assert engine.machine.generation == 2
+
+
+async def test_a_load_that_gets_on_may_take_longer_than_its_limit(short_dir: Path) -> None:
+    policy = Policy(load_timeout_s=0.4, restart=SOON)
+    async with supervised(short_dir, "--load-lines", "30", policy=policy) as engine:
+        await engine.wait_for(State.READY, State.BACKOFF, State.FAILED)
+        assert engine.state is State.READY
+        assert engine.machine.generation == 1
+        assert len(engine.log.tail(100)) == 30
+
+
+async def test_an_engine_that_answers_health_alone_is_found_reported_and_healed(short_dir: Path) -> None:
+    policy = Policy(stall_timeout_s=0.5, stop_grace_s=0.2, restart=SOON)
+    async with supervised(short_dir, "--hang-after", "1", "--ignore-term", policy=policy) as engine:
+        await engine.wait_for(State.READY)
+        await engine.wait_for(State.STOPPING)
+        await engine.wait_for(State.BACKOFF)
+        death = engine.machine.last_death
+        assert death is not None
+        assert death.cause is Cause.STALL
+        (report,) = short_dir.glob("stall-*.txt")
+        assert str(report) in death.detail
+        text = report.read_text()
+        assert "slots: no answer" in text
+        assert f"llama-server {text.split()[1].rstrip(',')}," in text
+        await engine.wait_for(State.READY)
+
+
+async def test_an_engine_with_work_and_no_progress_is_found_and_one_with_progress_is_left_alone(
+    short_dir: Path,
+) -> None:
+    policy = Policy(stall_timeout_s=0.5, restart=SOON)
+    pieces = itertools.count()
+    async with supervised(short_dir, policy=policy) as engine:
+        engine.traffic = lambda: Traffic(busy=1, received=next(pieces))
+        await engine.wait_for(State.READY)
+        while next(pieces) < 10:
+            await asyncio.sleep(0.01)
+        assert engine.state is State.READY
+        engine.traffic = lambda: Traffic(busy=1, received=-1)
+        await engine.wait_for(State.BACKOFF)
+        assert engine.machine.last_death is not None
+        assert engine.machine.last_death.cause is Cause.STALL
+
+
+async def test_an_engine_out_of_memory_comes_back_with_less(short_dir: Path) -> None:
+    rungs = (Rung(("--cache-ram", "0"), "cache-ram 8192 -> 0"), Rung(("--parallel", "1"), "parallel 4 -> 1"))
+    flags = ("--oom-unless", "parallel")
+    async with supervised(short_dir, *flags, ladder=rungs) as engine:
+        await engine.wait_for(State.READY)
+        assert engine.machine.last_death is not None
+        assert engine.machine.last_death.cause is Cause.OOM
+        assert engine.lowered == ["cache-ram 8192 -> 0", "parallel 4 -> 1"]
+        assert engine.machine.generation == 3
+        assert "--parallel" in process_of(engine).cmdline()
 
 
 async def test_exit_code_1_at_the_first_start_is_final_and_quotes_the_child(short_dir: Path) -> None:
@@ -131,7 +193,7 @@ async def test_exit_code_1_at_the_first_start_is_final_and_quotes_the_child(shor
         assert engine.retry_in_s is None
         death = engine.machine.last_death
         assert death is not None
-        assert engine.describe(death) == (
+        assert describe(death) == (
             "llama-server ended with exit code 1 (config); it said: srv  load_model: the fake was told to fail"
         )
 
@@ -153,7 +215,7 @@ async def test_a_binary_that_cannot_run_is_named(short_dir: Path) -> None:
         await engine.wait_for(State.FAILED)
         death = engine.machine.last_death
         assert death is not None
-        assert engine.describe(death) == f"cannot run {short_dir / 'missing'}: No such file or directory"
+        assert describe(death) == f"cannot run {short_dir / 'missing'}: No such file or directory"
 
 
 async def test_each_generation_listens_on_a_socket_of_its_own(short_dir: Path) -> None:
@@ -171,17 +233,22 @@ async def test_each_generation_listens_on_a_socket_of_its_own(short_dir: Path) -
 async def test_the_sweep_ends_a_recorded_child_and_only_that(short_dir: Path) -> None:
     async with supervised(short_dir) as engine:
         await engine.wait_for(State.READY)
-        record = short_dir / "engine.json"
+        record = short_dir / "engine-1.json"
         recorded = record.read_text()
         pid = process_of(engine).pid
 
-        record.write_text(recorded.replace('"create_time": ', '"create_time": 1'))
-        assert sweep_orphan(record) is None
+        for name in ("create_time", "pid"):
+            record.write_text(recorded.replace(f'"{name}": ', f'"{name}": 1'))
+            assert sweep_orphans(short_dir) == []
+        record.write_text(recorded.replace(".sock", ".sick"))
+        assert sweep_orphans(short_dir) == []
+        record.write_text(recorded.replace("python", "snake"))
+        assert sweep_orphans(short_dir) == []
         assert psutil.pid_exists(pid)
         assert not record.exists()
 
         record.write_text(recorded)
-        assert sweep_orphan(record) == pid
+        assert sweep_orphans(short_dir) == [pid]
         await engine.wait_for(State.BACKOFF, State.STARTING)
         assert engine.machine.last_death is not None
         assert engine.machine.last_death.detail == f"signal {signal.SIGKILL}"
@@ -220,7 +287,7 @@ async def test_the_last_words_are_those_of_the_run_that_died(short_dir: Path) ->
         engine.log.add("0.00.001.000 E srv  send_error: of the second run")
         death = engine.machine.last_death
         assert death is not None
-        assert engine.describe(death) == "llama-server ended with signal 9 (signal)"
+        assert describe(death) == "llama-server ended with signal 9 (crash)"
 
 
 async def test_cancelling_the_owner_kills_the_child(short_dir: Path) -> None:

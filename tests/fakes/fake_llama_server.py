@@ -5,6 +5,9 @@ It takes llama-server's own flags for model and address, and, after them, any of
     --exit-code N       print an error line and exit at once
     --fail-while FILE   exit with code 3 at once as long as FILE exists
     --never-ready       answer /health with 503 for ever
+    --load-lines N      answer /health with 503 while it prints a line each tenth of a second, N of them
+    --hang-after N      answer /metrics N times, and then no more, while /health stays at 200
+    --oom-unless FLAG   say that memory ran out, and exit with code 1, unless --FLAG is given too
     --ignore-term       ignore TERM
     --fork              leave a grandchild in the process group that holds the log pipe; prints its pid
 """
@@ -18,20 +21,30 @@ import signal
 import socketserver
 import subprocess
 import sys
+import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers /health and /props; everything else is 404."""
+METRICS = b"llamacpp:requests_processing 0\nllamacpp:n_decode_total 1\nllamacpp:prompt_tokens_total 1\n"
 
-    never_ready = False
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers /health, /props and /metrics; everything else is 404."""
+
+    loading = threading.Event()
+    hang_after: int | None = None
+    asked = 0
 
     def do_GET(self) -> None:
         """One GET."""
-        status = 503 if self.never_ready else 200
-        body = b'{"total_slots":4}'
-        self.send_response(status if self.path in {"/health", "/props"} else 404)
+        status = 503 if self.loading.is_set() else 200
+        body = METRICS if self.path == "/metrics" else b'{"total_slots":4}'
+        if self.path == "/metrics":
+            Handler.asked += 1
+        if Handler.hang_after is not None and Handler.asked > Handler.hang_after and self.path != "/health":
+            threading.Event().wait()
+        self.send_response(status if self.path in {"/health", "/props", "/metrics"} else 404)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         with contextlib.suppress(BrokenPipeError):
@@ -45,6 +58,15 @@ class Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def load(lines: int) -> None:
+    """Load slowly, and say so."""
+    pause = threading.Event()
+    for number in range(lines):
+        print(f"0.00.000.001 I load_tensors: {number}", flush=True)
+        pause.wait(0.1)
+    Handler.loading.clear()
+
+
 def main() -> None:
     """Parse the flags and serve."""
     parser = argparse.ArgumentParser()
@@ -52,9 +74,15 @@ def main() -> None:
     parser.add_argument("--exit-code", type=int)
     parser.add_argument("--fail-while", type=Path)
     parser.add_argument("--never-ready", action="store_true")
+    parser.add_argument("--load-lines", type=int)
+    parser.add_argument("--hang-after", type=int)
+    parser.add_argument("--oom-unless")
     parser.add_argument("--ignore-term", action="store_true")
     parser.add_argument("--fork", action="store_true")
-    options, _ = parser.parse_known_args()
+    options, others = parser.parse_known_args()
+    if options.oom_unless and f"--{options.oom_unless}" not in others:
+        print("0.00.000.001 E alloc_tensor_range: failed to allocate CPU buffer of size 1", flush=True)
+        sys.exit(1)
     if options.exit_code is not None:
         print("0.00.000.001 E srv  load_model: the fake was told to fail", flush=True)
         sys.exit(options.exit_code)
@@ -67,7 +95,11 @@ def main() -> None:
     if options.fork:
         grandchild = subprocess.Popen(["sleep", "60"])
         print(f"grandchild {grandchild.pid}", flush=True)
-    Handler.never_ready = options.never_ready
+    Handler.hang_after = options.hang_after
+    if options.never_ready or options.load_lines:
+        Handler.loading.set()
+    if options.load_lines:
+        threading.Thread(target=load, args=(options.load_lines,), daemon=True).start()
     with socketserver.ThreadingUnixStreamServer(options.host, Handler) as server:
         server.serve_forever()
 

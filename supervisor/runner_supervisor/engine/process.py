@@ -23,7 +23,7 @@ from runner_supervisor.engine.logs import LinePump, RunLog
 LAST_LINES_S = 2.0
 
 OOM_SCORE = 500
-"""What is added to the child's badness, so that the kernel, out of memory, takes it and not us (proc(5), oom_score_adj)."""
+"""Added to the child's badness, so that the kernel, out of memory, takes it and not us (proc(5), oom_score_adj)."""
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None

@@ -35,7 +35,7 @@ async def write_report(folder: Path, child: Child, probe: Probe, log: RunLog, *,
     now = datetime.now(UTC)
     threads = _threads(child.pid)
     slots = await probe.slot_states()
-    parts = [
+    lines = [
         f"llama-server {child.pid}, {now:%Y-%m-%d %H:%M:%S} UTC: {reason}",
         f"resident memory: {child.rss_bytes / 2**20:.0f} MiB",
         "slots: " + (json.dumps(slots) if slots is not None else "no answer"),
@@ -44,12 +44,15 @@ async def write_report(folder: Path, child: Child, probe: Probe, log: RunLog, *,
         "last lines:",
         *log.last,
     ]
-    path = folder / f"stall-{now:%Y%m%dT%H%M%S}-{child.pid}.txt"
+    return _keep(folder / f"stall-{now:%Y%m%dT%H%M%S}-{child.pid}.txt", lines)
+
+
+def _keep(path: Path, lines: list[str]) -> Path | None:
     try:
         temporary = path.with_suffix(".new")
-        temporary.write_text("\n".join(parts) + "\n")
+        temporary.write_text("\n".join(lines) + "\n")
         temporary.replace(path)
-        for old in sorted(folder.glob("stall-*.txt"))[:-KEPT]:
+        for old in sorted(path.parent.glob("stall-*.txt"))[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:
         logger.warning("cannot write a report on the engine that hangs: %s", error)

@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """What `fit` found for one model and its flags; `flags` are to be added to them, `ladder` is there if it fails."""
+    """What `fit` found for one model and its flags; `flags` are to be added to them, `ladder` is for later."""
 
     fit: Fit
     free: Free

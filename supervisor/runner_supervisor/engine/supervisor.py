@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from runner_supervisor.core.fitting import Rung
 from runner_supervisor.core.lifecycle import (
     Effect,
     Event,
@@ -30,7 +31,6 @@ from runner_supervisor.core.lifecycle import (
     TimerFired,
     step,
 )
-from runner_supervisor.core.fitting import Rung
 from runner_supervisor.core.restart import MEANING, Cause, Death, Exit
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.binary import EngineBinary
@@ -187,7 +187,7 @@ class EngineSupervisor:
         return scrape.text
 
     def use(self, policy: Policy) -> None:
-        """From now on decide by these numbers; what a timer was set for stays. A stall's limit counts at the next READY."""
+        """From now on decide by these numbers, a stall's limit from the next start on. A timer that runs stays."""
         self._policy = replace(policy, rungs=len(self.spec.ladder))
 
     def start(self) -> None:
@@ -264,10 +264,7 @@ class EngineSupervisor:
             detail = f"cannot run {argv[0]}: {error.strerror}"
             self._events.put_nowait(SpawnFailed(generation, detail, self._jitter()))
             return
-        try:
-            record_identity(self.place.record, child.identity(self.socket))
-        except OSError as error:
-            logger.warning("cannot record the engine's pid for the orphan sweep: %s", error)
+        self._record(child)
         watch = Watch(
             generation=generation,
             child=child,
@@ -275,18 +272,27 @@ class EngineSupervisor:
             log=log,
             policy=self._policy,
             reports=self.place.reports,
-            traffic=lambda: self.traffic(),
+            traffic=self._traffic,
             post=self._events.put_nowait,
         )
         task = asyncio.create_task(watch.run(), name=f"watch-{child.pid}")
         task.add_done_callback(partial(self._watched, generation))
         self._running = Running(child, log, watch, task, kills)
 
+    def _record(self, child: Child) -> None:
+        try:
+            record_identity(self.place.record, child.identity(self.socket))
+        except OSError as error:
+            logger.warning("cannot record the engine's pid for the orphan sweep: %s", error)
+
     def _watched(self, generation: int, task: asyncio.Task[None]) -> None:
         """A child that nobody watches is as bad as one that hangs."""
         if not task.cancelled() and (error := task.exception()):
             logger.error("the watch over llama-server failed", exc_info=error)
             self._events.put_nowait(Stalled(generation, f"its watch failed: {error}"))
+
+    def _traffic(self) -> Traffic:
+        return self.traffic()  # whoever sends requests may come to say so later
 
     def _exited(self, generation: int, exit_: Exit) -> None:
         running = self._running
@@ -314,6 +320,8 @@ class EngineSupervisor:
 
     def _announce(self, before: Machine) -> None:
         machine = self.machine
+        if before.state is State.STARTING and self._running:
+            self._record(self._running.child)  # a wrapper script has become llama-server by now
         self._log_transition(before)
         for states, waiter in self._waiters:
             if machine.state in states and not waiter.done():

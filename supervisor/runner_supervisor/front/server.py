@@ -158,7 +158,7 @@ class Front:
 
     @contextlib.contextmanager
     def between_engines(self) -> Iterator[None]:
-        """One engine is about to make room for another: requests wait meanwhile, and none is told that it is no use."""
+        """One engine makes room for another: requests wait meanwhile, and none is told that it is no use."""
         self._between = True
         self._leave()
         try:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner_supervisor.core.lifecycle import (
+    HUNG_GRACE_S,
     Answered,
     Effect,
     Event,
@@ -19,6 +20,7 @@ from runner_supervisor.core.lifecycle import (
     SetTimer,
     Spawn,
     SpawnFailed,
+    Stalled,
     Start,
     Stop,
     Terminate,
@@ -31,7 +33,7 @@ from runner_supervisor.core.states import ALIVE, TRANSITIONS, State
 
 GENERATION = 3
 NOW = 1000.0
-POLICY = Policy(load_timeout_s=60, stop_grace_s=5, restart=RestartPolicy(breaker_deaths=3, breaker_window_s=100))
+POLICY = Policy(stop_grace_s=5, rungs=2, restart=RestartPolicy(breaker_deaths=3, breaker_window_s=100))
 KILLED = Exited(GENERATION, Exit(signal=9), jitter=0.5)
 REFUSED = Exited(GENERATION, Exit(code=1), jitter=0.5)
 
@@ -43,15 +45,17 @@ EVENTS: dict[str, Event] = {
     "killed": KILLED,
     "exit 1": REFUSED,
     "spawn failed": SpawnFailed(GENERATION, "no such file", jitter=0.5),
-    "load timer": TimerFired(GENERATION, Timer.LOAD),
+    "stalled": Stalled(GENERATION, "no sign of progress"),
+    "out of memory": Exited(GENERATION, Exit(signal=9), jitter=0.5, oom_killed=True),
     "grace timer": TimerFired(GENERATION, Timer.GRACE),
     "retry timer": TimerFired(GENERATION, Timer.RETRY),
 }
 
-LAUNCH = (Spawn(GENERATION + 1), SetTimer(GENERATION + 1, Timer.LOAD, 60))
+LAUNCH = (Spawn(GENERATION + 1),)
 SHUT = (Terminate(GENERATION), SetTimer(GENERATION, Timer.GRACE, 5))
 RETRY = (SetTimer(GENERATION, Timer.RETRY, 0.25),)
 KILL = (Kill(GENERATION),)
+HUNG = (Terminate(GENERATION), SetTimer(GENERATION, Timer.GRACE, HUNG_GRACE_S))
 
 EXPECTED: dict[tuple[State, str], tuple[State, tuple[Effect, ...]]] = {
     (State.STOPPED, "start"): (State.STARTING, LAUNCH),
@@ -61,17 +65,22 @@ EXPECTED: dict[tuple[State, str], tuple[State, tuple[Effect, ...]]] = {
     (State.STARTING, "killed"): (State.BACKOFF, RETRY),
     (State.STARTING, "exit 1"): (State.FAILED, ()),
     (State.STARTING, "spawn failed"): (State.FAILED, ()),
-    (State.STARTING, "load timer"): (State.STARTING, KILL),
+    (State.STARTING, "stalled"): (State.STOPPING, HUNG),
+    (State.STARTING, "out of memory"): (State.BACKOFF, RETRY),
     (State.LOADING, "stop"): (State.STOPPING, SHUT),
     (State.LOADING, "ready"): (State.READY, ()),
     (State.LOADING, "killed"): (State.BACKOFF, RETRY),
     (State.LOADING, "exit 1"): (State.FAILED, ()),
-    (State.LOADING, "load timer"): (State.LOADING, KILL),
+    (State.LOADING, "stalled"): (State.STOPPING, HUNG),
+    (State.LOADING, "out of memory"): (State.BACKOFF, RETRY),
     (State.READY, "stop"): (State.STOPPING, SHUT),
     (State.READY, "killed"): (State.BACKOFF, RETRY),
     (State.READY, "exit 1"): (State.BACKOFF, RETRY),
+    (State.READY, "stalled"): (State.STOPPING, HUNG),
+    (State.READY, "out of memory"): (State.BACKOFF, RETRY),
     (State.STOPPING, "killed"): (State.STOPPED, ()),
     (State.STOPPING, "exit 1"): (State.STOPPED, ()),
+    (State.STOPPING, "out of memory"): (State.STOPPED, ()),
     (State.STOPPING, "spawn failed"): (State.STOPPED, ()),
     (State.STOPPING, "grace timer"): (State.STOPPING, KILL),
     (State.BACKOFF, "start"): (State.STARTING, LAUNCH),
@@ -86,7 +95,8 @@ EXPECTED: dict[tuple[State, str], tuple[State, tuple[Effect, ...]]] = {
 
 def machine_in(state: State) -> Machine:
     wanted = state not in {State.STOPPED, State.STOPPING}
-    return Machine(state=state, since=NOW - 1, generation=GENERATION, wanted=wanted)
+    ready_at = NOW - 1 if state is State.READY else None
+    return Machine(state=state, since=NOW - 1, generation=GENERATION, wanted=wanted, ready_at=ready_at)
 
 
 @pytest.mark.parametrize("state", State)
@@ -112,13 +122,48 @@ def test_a_start_during_a_stop_is_not_lost() -> None:
     assert (machine.state, effects) == (State.STARTING, LAUNCH)
 
 
-def test_a_child_that_is_being_killed_does_not_become_ready() -> None:
-    machine, _ = step(machine_in(State.LOADING), TimerFired(GENERATION, Timer.LOAD), now=NOW, policy=POLICY)
+@pytest.mark.parametrize(("state", "cause"), [(State.LOADING, Cause.LOAD_TIMEOUT), (State.READY, Cause.STALL)])
+def test_a_child_that_hangs_is_ended_and_started_again(state: State, cause: Cause) -> None:
+    machine, _ = step(machine_in(state), EVENTS["stalled"], now=NOW, policy=POLICY)
     machine, _ = step(machine, Answered(GENERATION, ready=True), now=NOW, policy=POLICY)
-    assert machine.state is State.LOADING
-    machine, _ = step(machine, KILLED, now=NOW, policy=POLICY)
-    assert machine.state is State.BACKOFF
-    assert machine.last_death == Death(Cause.LOAD_TIMEOUT, "signal 9", at=NOW, was_ready=False)
+    assert machine.state is State.STOPPING
+    machine, effects = step(machine, KILLED, now=NOW, policy=POLICY)
+    assert (machine.state, effects) == (State.BACKOFF, RETRY)
+    assert machine.last_death == Death(cause, "no sign of progress", at=NOW, was_ready=state is State.READY)
+
+
+def test_a_stop_while_a_child_that_hangs_is_ended_is_kept() -> None:
+    machine, _ = step(machine_in(State.READY), EVENTS["stalled"], now=NOW, policy=POLICY)
+    machine, _ = step(machine, Stop(), now=NOW, policy=POLICY)
+    machine, effects = step(machine, KILLED, now=NOW, policy=POLICY)
+    assert (machine.state, effects) == (State.STOPPED, ())
+
+
+def test_memory_that_ran_out_leads_down_the_ladder_and_no_step_counts_as_a_crash() -> None:
+    machine, now = machine_in(State.READY), NOW
+    for lowered in (1, 2):
+        generation = machine.generation
+        machine, _ = step(machine, Exited(generation, Exit(signal=9), 0.5, oom_killed=True), now=now, policy=POLICY)
+        assert (machine.state, machine.lowered, machine.deaths) == (State.BACKOFF, lowered, ())
+        machine, _ = step(machine, TimerFired(generation, Timer.RETRY), now=now, policy=POLICY)
+    machine, _ = step(
+        machine, Exited(machine.generation, Exit(signal=9), 0.5, oom_killed=True), now=now, policy=POLICY
+    )
+    assert machine.lowered == 2
+    assert [death.cause for death in machine.deaths] == [Cause.OOM]
+
+
+def test_a_start_from_failed_begins_at_the_top_of_the_ladder() -> None:
+    machine, _ = step(replace(machine_in(State.FAILED), lowered=2), Start(), now=NOW, policy=POLICY)
+    assert machine.lowered == 0
+
+
+def test_what_cannot_work_any_more_does_not_loop_but_is_tried_after_the_cool_down() -> None:
+    words = ("0.00.003.000 E gguf_init_from_file: failed to open GGUF file 'model.gguf' (No such file)",)
+    machine = replace(machine_in(State.LOADING), ever_ready=True)
+    machine, effects = step(machine, replace(REFUSED, words=words), now=NOW, policy=POLICY)
+    assert machine.state is State.FAILED
+    assert effects == (SetTimer(GENERATION, Timer.RETRY, POLICY.restart.cooldown_s),)
 
 
 def test_exit_1_is_passing_once_the_settings_have_worked() -> None:
@@ -209,6 +254,8 @@ def test_whatever_happens_there_is_one_child_at_most_and_a_stop_is_kept(
                 if event.generation not in children:
                     continue
                 answered.add(event.generation)
+            if isinstance(event, Stalled) and event.generation not in children:
+                continue
             if isinstance(event, SpawnFailed) and event.generation in answered:
                 continue  # it was made, for it has answered
             if ended:
@@ -219,6 +266,9 @@ def test_whatever_happens_there_is_one_child_at_most_and_a_stop_is_kept(
         assert len(children) <= 1
         assert (machine.state in ALIVE) == bool(children)
         assert machine.state is before.state or machine.state in TRANSITIONS[before.state]
+        assert machine.lowered <= POLICY.rungs
+        if machine.state is State.READY:
+            assert machine.generation in children & answered
         if isinstance(event, Stop):
             assert machine.state in {State.STOPPED, State.STOPPING}
         if machine.state is State.BACKOFF:

@@ -10,13 +10,13 @@ import pytest
 from runner_supervisor.engine.binary import EngineBinary, read_manifest
 from runner_supervisor.errors import EngineError
 
-FIELDS = {"binary": "llama-server", "backend": "cpu", "commit": "abc", "more": 1}
+FIELDS = {"binary": "llama-server", "backend": "cpu", "commit": "abc", "sha256": "f00d", "more": 1}
 
 
 def test_the_binary_lies_beside_its_manifest(tmp_path: Path) -> None:
     (tmp_path / "llama-server").touch(mode=0o755)
     (tmp_path / "manifest.json").write_text(json.dumps(FIELDS))
-    expected = EngineBinary(path=tmp_path / "llama-server", backend="cpu", commit="abc")
+    expected = EngineBinary(path=tmp_path / "llama-server", backend="cpu", commit="abc", sha256="f00d")
     assert read_manifest(tmp_path / "manifest.json") == expected
 
 
