@@ -7,11 +7,11 @@ import json
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from runner_supervisor.engine.logs import RunLog
-from runner_supervisor.engine.probe import Probe
 from runner_supervisor.engine.process import Child
 
 logger = logging.getLogger(__name__)
@@ -19,13 +19,15 @@ logger = logging.getLogger(__name__)
 KEPT = 5
 
 
-async def write_report(folder: Path, child: Child, probe: Probe, log: RunLog, *, reason: str) -> Path | None:
+def write_report(
+    folder: Path, child: Child, slots: list[dict[str, Any]] | None, log: RunLog, *, reason: str
+) -> Path | None:
     """Write one report: slots, threads and where in the kernel they wait, memory, the last log lines.
 
     Args:
         folder: where reports are kept, the last few of them.
         child: the process that hangs.
-        probe: asks it; it may well not answer.
+        slots: what it says that they do, or None: it says nothing.
         log: what it said.
         reason: why it is thought to hang.
 
@@ -33,14 +35,12 @@ async def write_report(folder: Path, child: Child, probe: Probe, log: RunLog, *,
         The report's path, or None: it could not be written, which the log says.
     """
     now = datetime.now(UTC)
-    threads = _threads(child.pid)
-    slots = await probe.slot_states()
     lines = [
         f"llama-server {child.pid}, {now:%Y-%m-%d %H:%M:%S} UTC: {reason}",
         f"resident memory: {child.rss_bytes / 2**20:.0f} MiB",
         "slots: " + (json.dumps(slots) if slots is not None else "no answer"),
         "threads (id, state, where in the kernel, processor seconds, name):",
-        *(threads or ["unknown"]),
+        *(_threads(child.pid) or ["unknown"]),
         "last lines:",
         *log.last,
     ]

@@ -69,12 +69,13 @@ class Watch:
         """Watch until cancelled, or until it has come to nothing."""
         async with Probe(self._socket) as probe:
             stalled = await self._until_ready(probe) or await self._while_ready(probe)
-            seen = f"no sign of progress for {stalled:.0f} s"
-            report = await write_report(self._reports, self._child, probe, self._log, reason=seen)
+            seen = f"no sign of progress for {stalled.still_s:.0f} s"
+            slots = await probe.slot_states() if stalled.last.answered else None
+            report = write_report(self._reports, self._child, slots, self._log, reason=seen)
             self._post(Stalled(self._generation, f"{seen}; see {report}" if report else seen))
 
-    async def _until_ready(self, probe: Probe) -> float | None:
-        """None once it is READY; else for how many seconds it has shown nothing."""
+    async def _until_ready(self, probe: Probe) -> Progress | None:
+        """None once it is READY; else what it has shown, which is nothing for too long."""
         progress = Progress(self._sight_of_load())
         limit_s = self._policy.load_timeout_s
         while True:
@@ -88,21 +89,21 @@ class Watch:
             if time.monotonic() - progress.last.at >= min(LOOK_S, limit_s):
                 progress = progress.look(self._sight_of_load())
                 if progress.left_s(limit_s) <= 0:
-                    return progress.still_s
+                    return progress
 
     def _sight_of_load(self) -> Sight:
         marks = (float(self._log.lines), float(self._child.rss_bytes // MEBIBYTE))
         cpu_s = self._child.cpu_s(main_thread=False)
         return Sight(time.monotonic(), answered=True, busy=True, marks=marks, cpu_s=cpu_s)
 
-    async def _while_ready(self, probe: Probe) -> float:
-        """Ends when nothing has moved for too long: for how many seconds."""
+    async def _while_ready(self, probe: Probe) -> Progress:
+        """Ends when it has shown nothing for too long."""
         limit_s = self._policy.stall_timeout_s
         progress = Progress(await self._sight_of_work(probe))
         while (left_s := progress.left_s(limit_s)) > 0:
             await asyncio.sleep(min(METRICS_S, left_s))
             progress = progress.look(await self._sight_of_work(probe))
-        return progress.still_s
+        return progress
 
     async def _sight_of_work(self, probe: Probe) -> Sight:
         """One look. Its metrics come from the main thread, or, while that computes, from another

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from runner_supervisor.core.lifecycle import Machine
+from runner_supervisor.core.restart import Cause
 from runner_supervisor.core.states import State
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, float("inf"))
@@ -63,6 +64,7 @@ class Metrics(Collector):
         self._retried: Counter[str] = Counter()
         self._poison: Counter[str] = Counter()
         self._first_byte: dict[str, Durations] = {}
+        self._deaths: Counter[Cause] = Counter()
         self._machine = Machine()
 
     def answered(self, route: str, status: int) -> None:
@@ -94,6 +96,9 @@ class Metrics(Collector):
 
     def engine(self, machine: Machine) -> None:
         """Take over what the engine's state machine knows."""
+        death = machine.last_death
+        if death is not None and death is not self._machine.last_death:
+            self._deaths[death.cause] += 1
         self._machine = machine
 
     def render(self) -> bytes:
@@ -145,4 +150,12 @@ class Metrics(Collector):
         restarts = CounterMetricFamily(
             "runner_engine_restarts", "Restarts of the engine after it died.", machine.restarts
         )
-        return up, state, restarts
+        deaths = CounterMetricFamily(
+            "runner_engine_deaths", "Times the engine ended without being asked to.", labels=["cause"]
+        )
+        for cause in Cause:
+            deaths.add_metric([cause.value], self._deaths[cause])
+        lowered = GaugeMetricFamily(
+            "runner_engine_lowered", "Steps down that the engine has taken since memory ran out.", machine.lowered
+        )
+        return up, state, restarts, deaths, lowered
