@@ -1,4 +1,8 @@
-"""Clients that put a service under load, and a ledger of what became of each request."""
+"""Clients that put a service under load, and a ledger of what became of each request.
+
+They speak HTTP themselves, a connection for each request: a client library would take more of the processor than
+what is tested.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,14 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-
-import httpx
+from urllib.parse import urlsplit
 
 TIMEOUT_S = 90.0
 TOKENS = 4
+KEPT_BYTES = 2000
+LAST_CHUNK = b"0\r\n\r\n"
+DONE = b"data: [DONE]\n\n\r\n" + LAST_CHUNK
+NOTICES = frozenset({"engine_failed", "poison_request"})
 
 
 @dataclass
@@ -32,56 +39,83 @@ class Ledger:
         """How many requests have come to an end."""
         return self.answered + self.noticed.total() + len(self.lost)
 
+    def __str__(self) -> str:
+        noticed = ", ".join(f"{count} {name}" for name, count in self.noticed.items()) or "0"
+        return f"sent {self.sent}, answered {self.answered}, broken with notice {noticed}, lost {len(self.lost)}"
 
-async def short(client: httpx.AsyncClient, ledger: Ledger) -> None:
+
+@dataclass(frozen=True)
+class Answer:
+    """The first and the last bytes of an answer that was read to the end of its connection."""
+
+    first: bytes
+    last: bytes
+
+    @property
+    def status(self) -> int:
+        """The status code; 0: there was no answer."""
+        return int(self.first.split(b" ", 2)[1]) if self.first.startswith(b"HTTP/1.1 ") else 0
+
+    @property
+    def code(self) -> str:
+        """The code of the error that it ends with, or ""."""
+        text = self.last.removesuffix(b"\r\n" + LAST_CHUNK).strip().rpartition(b"\n")[2].removeprefix(b"data: ")
+        try:
+            return str(json.loads(text)["error"]["code"])
+        except (ValueError, KeyError, TypeError):
+            return ""
+
+
+async def ask(address: tuple[str, int], body: dict[str, object]) -> Answer:
+    """Send one request and read all of its answer."""
+    content = json.dumps(body).encode()
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        writer.write(head % len(content) + content)
+        first = last = b""
+        while data := await reader.read(1 << 16):
+            first = first if len(first) > KEPT_BYTES else first + data
+            last = (last + data)[-KEPT_BYTES:]
+        return Answer(first, last)
+    finally:
+        writer.close()
+
+
+async def short(address: tuple[str, int], ledger: Ledger) -> None:
     """One short request, entered into the ledger."""
-    ledger.sent += 1
-    body = {"prompt": "The sea", "max_tokens": TOKENS}
-    try:
-        answer = await client.post("/v1/completions", json=body)
-    except httpx.HTTPError as error:
-        ledger.lost.append(f"short: {error!r}")
-        return
-    if answer.status_code == 422 and answer.json()["error"]["code"] == "poison_request":
-        ledger.noticed["poison_request"] += 1
-    elif answer.status_code != 200:
-        ledger.lost.append(f"short: {answer.status_code} {answer.text}")
-    elif answer.json()["usage"]["completion_tokens"] != TOKENS:
-        ledger.lost.append(f"short: {answer.text}")
-    else:
-        ledger.answered += 1
+    await _enter(ledger, address, {"prompt": "The sea", "max_tokens": TOKENS}, whole=_is_whole)
 
 
-async def stream(client: httpx.AsyncClient, ledger: Ledger, *, tokens: int) -> None:
+async def stream(address: tuple[str, int], ledger: Ledger, *, tokens: int) -> None:
     """One stream, entered into the ledger."""
-    ledger.sent += 1
     body = {"prompt": "The sea", "max_tokens": tokens, "stream": True}
-    last = ""
+    await _enter(ledger, address, body, whole=lambda answer: answer.last.endswith(DONE))
+
+
+def _is_whole(answer: Answer) -> bool:
+    return f'"completion_tokens":{TOKENS},'.encode() in answer.last
+
+
+async def _enter(
+    ledger: Ledger, address: tuple[str, int], body: dict[str, object], *, whole: Callable[[Answer], bool]
+) -> None:
+    ledger.sent += 1
     try:
-        async with client.stream("POST", "/v1/completions", json=body) as answer:
-            if answer.status_code != 200:
-                await answer.aread()
-                last = answer.text
-            async for line in answer.aiter_lines():
-                last = line or last
-    except httpx.HTTPError as error:
-        ledger.lost.append(f"stream: {error!r} after {last[:200]}")
+        async with asyncio.timeout(TIMEOUT_S):
+            answer = await ask(address, body)
+    except (OSError, TimeoutError) as error:
+        ledger.lost.append(repr(error))
         return
-    if last == "data: [DONE]":
+    if answer.status == 200 and whole(answer):
         ledger.answered += 1
-        return
-    try:
-        code = json.loads(last.removeprefix("data: "))["error"]["code"]
-    except (ValueError, KeyError, TypeError):
-        ledger.lost.append(f"stream: ended with {last[:200]}")
-        return
-    if code in {"engine_failed", "poison_request"}:
-        ledger.noticed[code] += 1
+    elif answer.code in NOTICES and (answer.status == 422 or answer.last.endswith(LAST_CHUNK)):
+        ledger.noticed[answer.code] += 1
     else:
-        ledger.lost.append(f"stream: {last[:200]}")
+        ledger.lost.append(f"{answer.first[:200]!r} … {answer.last[-200:]!r}")
 
 
-Request = Callable[[httpx.AsyncClient, Ledger], Awaitable[None]]
+Request = Callable[[tuple[str, int], Ledger], Awaitable[None]]
 
 
 class Load:
@@ -89,9 +123,8 @@ class Load:
 
     def __init__(self, url: str) -> None:
         self.ledger = Ledger()
-        self._client = httpx.AsyncClient(
-            base_url=url, timeout=TIMEOUT_S, limits=httpx.Limits(max_connections=1000), trust_env=False
-        )
+        parts = urlsplit(url)
+        self._address = (str(parts.hostname), int(parts.port or 80))
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -100,7 +133,7 @@ class Load:
 
         async def client() -> None:
             while not self._stop.is_set():
-                await request(self._client, self.ledger)
+                await request(self._address, self.ledger)
 
         self._tasks += [asyncio.create_task(client()) for _ in range(clients)]
 
@@ -110,9 +143,9 @@ class Load:
         async def sender() -> None:
             loop = asyncio.get_running_loop()
             began, count = loop.time(), 0
-            under_way: set[asyncio.Task[None]] = set()
+            under_way: set[asyncio.Future[None]] = set()
             while not self._stop.is_set():
-                task = asyncio.ensure_future(request(self._client, self.ledger))
+                task = asyncio.ensure_future(request(self._address, self.ledger))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
                 count += 1
@@ -133,5 +166,4 @@ class Load:
         self._stop.set()
         async with asyncio.timeout(TIMEOUT_S):
             await asyncio.gather(*self._tasks)
-        await self._client.aclose()
         return self.ledger

@@ -138,12 +138,16 @@ class Rig:
         for observer in self.engine.observers:
             observer(transition)
 
-    def crash(self, *, detail: str = "signal 9") -> None:
-        """Let the engine die: nobody listens, all connections break, and the supervisor comes to know."""
+    def die(self) -> None:
+        """Let nobody listen any more, and all connections break."""
         self.listener.close()
         self.socket.unlink()
         for asked in self.engine.asked:
             asked.writer.transport.abort()
+
+    def crash(self, *, detail: str = "signal 9") -> None:
+        """Let the engine die, and the supervisor know."""
+        self.die()
         self.change(State.BACKOFF, detail=detail)
 
     async def come_back(self) -> None:

@@ -154,14 +154,25 @@ async def test_a_request_at_work_in_two_crashes_is_poison(short_dir: Path) -> No
     }
 
 
-async def test_a_crash_on_a_kept_connection_counts_too(short_dir: Path) -> None:
+async def test_a_crash_on_a_kept_connection_counts_before_the_supervisor_knows_of_it(short_dir: Path) -> None:
     async with rig(short_dir) as here, here.connect() as (reader, writer):
         writer.write(post(close=False))
         await reader.readuntil(b"hi")
+        upstream = here.front.upstream()
+        assert upstream
         here.engine.answer = never
-        await crash_at_work(here, writer, "signal 11", "signal 11")
-        assert await reader.readuntil(b"poison_request")
-        assert len(here.engine.asked) == 3
+        writer.write(post(close=False))
+        await asked(here, 2)
+        here.die()
+        while not upstream.lost:
+            await asyncio.sleep(0)
+        here.change(State.BACKOFF, detail="signal 11")
+        await queued(here, 1)
+        await here.come_back()
+        await asked(here, 3)
+        here.crash(detail="signal 6")
+        answer = await reader.readuntil(b"}}")
+    assert b"(signal 11, then signal 6)" in answer
 
 
 async def test_a_request_that_only_waits_is_never_poison(short_dir: Path) -> None:

@@ -107,12 +107,14 @@ class SlotQueue:
             self._pump()
 
     def forget_working(self) -> None:
-        """Another engine takes over: what is at work on the one before takes none of the new one's slots."""
+        """Another engine takes over: what is at work on the one before takes none of the new one's slots.
+
+        `set_slots` then admits.
+        """
         for _ in self._working:
             self._admission.release()
         self._forgotten |= self._working
         self._working.clear()
-        self._pump()
 
     def expire_all(self) -> None:
         """Nobody is going to be served: let all who wait know."""

@@ -174,7 +174,12 @@ class Front:
         Returns:
             How many it still has.
         """
-        return await self._leaving.drained(timeout_s) if self._leaving else 0
+        leaving = self._leaving
+        if leaving is None:
+            return 0
+        left = await leaving.drained(timeout_s)
+        leaving.lose("")  # what it has yet is cut off when it ends, as it is going to be told to
+        return left
 
     async def drain(self, timeout_s: float) -> int:
         """Admit no more requests and wait for those in flight.
@@ -250,8 +255,8 @@ class Front:
         if self._upstream:
             self._upstream.close()
         self._leaving, self._upstream = self._upstream, None
-        self.queue.forget_working()
         self.queue.set_slots(0)
+        self.queue.forget_working()
 
     def _on_transition(self, transition: Transition) -> None:
         self.metrics.engine(transition.machine)
