@@ -7,8 +7,8 @@ and how well it agrees with the real thing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from runner_supervisor.core.demand import Demand
@@ -31,6 +31,19 @@ VOCABULARY_MERGE_BYTES = 200
 """One merge rule: two strings and a hash entry (src/llama-vocab.cpp). Measured."""
 SLOT_TOKEN_BYTES = 12
 """One token's row in a slot's list of candidates for sampling (`llama_token_data`)."""
+
+TOKEN_EMBEDDING = "token_embd.weight"  # noqa: S105 - a tensor's name
+AMX = frozenset({"amx_int8", "avx512_vnni"})
+AMX_ALIGNMENT: Mapping[str, int] = {
+    "q4_0": 32, "q4_1": 32, "q8_0": 32, "q4_k": 256, "q5_k": 256, "q6_k": 256, "iq4_xs": 256, "f16": 16,
+}  # fmt: skip
+"""Types AMX has kernels for, and what a row's length must be a multiple of (ggml/src/ggml-cpu/amx/amx.cpp)."""
+REPACKED: tuple[tuple[str, frozenset[str]], ...] = (
+    ("avx2", frozenset({"q4_0", "q4_k", "iq4_nl", "mxfp4"})),
+    ("avx512f", frozenset({"q2_k"})),
+    ("asimddp", frozenset({"q4_0", "q4_k", "q5_k", "q6_k", "iq4_nl", "mxfp4", "q8_0"})),
+)
+"""Types rearranged for other instruction sets (ggml/src/ggml-cpu/repack.cpp)."""
 
 Place = Literal["host", "gpu"]
 
@@ -179,24 +192,179 @@ def context_of(shape: ModelShape, demand: Demand) -> tuple[int, int]:
 
 def estimate(shape: ModelShape, demand: Demand) -> Estimate:
     """Add up what llama-server would take for `shape` with the settings of `demand`."""
-    items: list[Item] = []
-    items.append(Item("weights", shape.weight_bytes, f"{len(shape.tensors)} tensors"))
+    items = (
+        *_weights(shape, demand),
+        *_cache(shape, demand),
+        *_compute(shape, demand),
+        _outputs(shape, demand),
+        *_checkpoints(shape, demand),
+        _vocabulary(shape),
+        Item("process", PROCESS_BYTES, "code, libraries, threads"),
+        *_prompt_cache(demand),
+    )
+    return Estimate(tuple(item for item in items if item.size_bytes or item.name == "prompt cache"))
+
+
+def gpu_layers(shape: ModelShape, demand: Demand) -> int:
+    """How many layers go to GPUs, the output counting as one more; all if nobody says (src/llama-model.cpp)."""
+    most = len(shape.layers) + 1
+    return 0 if not demand.gpus else most if demand.gpu_layers is None else min(demand.gpu_layers, most)
+
+
+def is_copied(tensor: Tensor, demand: Demand) -> bool:
+    """Whether the CPU keeps a copy of this matrix in a layout it multiplies faster.
+
+    Which types and sizes it does that for depends on its instruction sets (`supports_op` of
+    ggml/src/ggml-cpu/amx/amx.cpp, `ggml_repack_get_optimal_repack_type` of ggml/src/ggml-cpu/repack.cpp).
+    """
+    if not demand.repack or len(tensor.dims) < 2 or tensor.dims[1] < 2 or tensor.name == TOKEN_EMBEDDING:
+        return False
+    columns, rows = tensor.dims[:2]
+    if AMX <= demand.cpu and len(tensor.dims) == 2 and tensor.kind in AMX_ALIGNMENT:
+        return rows % 32 == 0 and columns % AMX_ALIGNMENT[tensor.kind] == 0
+    return any(feature in demand.cpu and tensor.kind in kinds and rows % 8 == 0 for feature, kinds in REPACKED)
+
+
+def _weights(shape: ModelShape, demand: Demand) -> Iterator[Item]:
+    """Weights as src/llama-model-loader.cpp places them.
+
+    A mapped file is resident from the first to the last tensor used where it is; what lies between and was copied
+    elsewhere is resident too, until memory is short.
+    """
+    first_gpu = len(shape.layers) + 1 - gpu_layers(shape, demand)
+    last = len(shape.layers)
+
+    def on_gpu(tensor: Tensor) -> bool:
+        layer = tensor.layer if tensor.layer is not None else 0 if tensor.name == TOKEN_EMBEDDING else last
+        return bool(demand.gpus) and tensor.name != TOKEN_EMBEDDING and layer >= first_gpu
+
+    tied = [tensor for tensor in shape.tensors if tensor.name == TOKEN_EMBEDDING]
+    if any(tensor.name == "output.weight" for tensor in shape.tensors):
+        tied = []
+    output = [replace(tensor, name="output.weight") for tensor in tied]
+    there = [tensor for tensor in (*shape.tensors, *output) if on_gpu(tensor)]
+    here = [tensor for tensor in shape.tensors if not on_gpu(tensor)]
+    copied = [tensor for tensor in (*here, *(one for one in output if not on_gpu(one))) if is_copied(tensor, demand)]
+    kept = [tensor for tensor in here if not is_copied(tensor, demand)]
+    kept_bytes, copied_bytes = (sum(tensor.size_bytes for tensor in some) for some in (kept, copied))
+    yield Item("weights", kept_bytes, f"{len(kept)} tensors, {'mapped' if demand.mmap else 'read'} from the file")
+    yield Item("weights, rearranged", copied_bytes, f"copies of {len(copied)} matrices for this CPU; see --no-repack")
+    if demand.mmap:
+        mapped = sum(
+            max(tensor.offset + tensor.size_bytes for tensor in part) - min(tensor.offset for tensor in part)
+            for part in ([tensor for tensor in kept if tensor.file == file] for file in range(len(shape.file_bytes)))
+            if part
+        )
+        how = "mapped beside what was copied; given back when memory is short"
+        yield Item("rest of the file", max(0, mapped - kept_bytes), how, spare=True)
+    yield Item("weights", sum(tensor.size_bytes for tensor in there), f"{len(there)} tensors", "gpu")
+
+
+def _cache(shape: ModelShape, demand: Demand) -> Iterator[Item]:
+    """The KV cache and recurrent states (src/llama-kv-cache.cpp, src/llama-kv-cache-iswa.cpp)."""
     total, _ = context_of(shape, demand)
-    kv = sum(
-        total * (row_bytes(demand.cache_type_k, layer.keys) + row_bytes(demand.cache_type_v, layer.values))
+    window = _window_cells(shape, demand)
+    first_gpu = len(shape.layers) + 1 - gpu_layers(shape, demand)
+    sizes: dict[tuple[Place, bool], int] = {}
+    states: dict[Place, int] = {"host": 0, "gpu": 0}
+    for index, layer in enumerate(shape.layers):
+        place: Place = "gpu" if demand.gpus and index >= first_gpu and demand.kv_offload else "host"
+        tokens = window if layer.windowed else total
+        row = row_bytes(demand.cache_type_k, layer.keys) + row_bytes(demand.cache_type_v, layer.values)
+        sizes[place, layer.windowed] = sizes.get((place, layer.windowed), 0) + tokens * row
+        states[place] += layer.state_bytes * demand.parallel
+    types = demand.cache_type_k + ("" if demand.cache_type_v == demand.cache_type_k else f"/{demand.cache_type_v}")
+    for (place, windowed), size in sizes.items():
+        layers = [one for one in shape.layers if one.windowed is windowed and one.keys + one.values]
+        tokens = window if windowed else total
+        numbers = max((one.keys + one.values for one in layers), default=0)
+        name = "KV cache, sliding window" if windowed else "KV cache"
+        yield Item(name, size, f"{tokens} tokens x {len(layers)} layers x {numbers} numbers x {types}", place)
+    for place, size in states.items():
+        yield Item("recurrent state", size, f"{demand.parallel} slots", place)
+
+
+def _window_cells(shape: ModelShape, demand: Demand) -> int:
+    """Tokens a sliding-window layer caches, all slots together (src/llama-kv-cache-iswa.cpp)."""
+    total, per_slot = context_of(shape, demand)
+    if demand.swa_full:
+        return total
+    slots = demand.parallel
+    one = _pad(min(per_slot, shape.window * (slots if demand.kv_unified else 1) + demand.ubatch), CONTEXT_PAD)
+    return one if demand.kv_unified else one * slots
+
+
+def _compute(shape: ModelShape, demand: Demand) -> Iterator[Item]:
+    """The buffers one batch is computed in, at their largest.
+
+    What is alive at once where a layer is widest (ggml/src/ggml-alloc.c walks the graphs of src/models/): vectors as
+    wide as the embedding, and either queries, keys, values and their result, or three times the feed-forward width,
+    per expert used. Beside it the mask of who sees whom (src/llama-graph.cpp), and what the CPU converts a batch to
+    before it multiplies (`ggml_graph_plan`, ggml/src/ggml-cpu/ggml-cpu.c).
+    """
+    total, per_slot = context_of(shape, demand)
+    ubatch = min(demand.ubatch, demand.batch, total)
+    width, used = shape.embedding, max(1, shape.experts_used)
+    inner = max(shape.feed_forward if not shape.experts else 0, used * shape.expert_feed_forward)
+    cached = max((layer.keys + layer.values for layer in shape.layers), default=0)
+    attention = 3 * width + 2 * shape.query + cached
+    feed_forward = max(4 * width + 3 * inner, 3 * width + inner + used * width if shape.experts else 0)
+    logits = 2 * width * ubatch + shape.vocabulary * _output_rows(shape, demand)
+    scores = 0 if demand.flash else per_slot * shape.heads
+    activations = 4 * max(ubatch * (attention + scores), ubatch * feed_forward, logits)
+    windowed = any(layer.windowed for layer in shape.layers)
+    seen = per_slot + (_window_cells(shape, demand) // (1 if demand.kv_unified else demand.parallel) if windowed else 0)
+    mask = ubatch * seen * (2 if demand.flash else 4)
+    place: Place = "gpu" if gpu_layers(shape, demand) else "host"
+    yield Item("compute buffer", activations, f"{ubatch} tokens at once, {width} wide, {inner} in the middle", place)
+    yield Item("attention mask", mask, f"{ubatch} x {seen} tokens", place)
+    matrices = {tensor.kind for tensor in shape.tensors if len(tensor.dims) > 1 and tensor.name != TOKEN_EMBEDDING}
+    converted = 0.0 if matrices <= {"f32"} else 2.0 if matrices & {"f16", "bf16"} else 1.0625
+    widest = max(width, shape.query, inner)
+    if place == "host":
+        yield Item("converted batch", int(ubatch * widest * converted), f"{ubatch} tokens, {widest} wide")
+
+
+def _output_rows(shape: ModelShape, demand: Demand) -> int:
+    """Tokens of a batch that have an output (tools/server/server-context.cpp, `server_output_limits`)."""
+    return min(demand.batch, context_of(shape, demand)[0]) if demand.embeddings else demand.parallel
+
+
+def _outputs(shape: ModelShape, demand: Demand) -> Item:
+    """Logits, embeddings, and each slot's candidates for sampling (src/llama-context.cpp, common/sampling.cpp)."""
+    rows = _output_rows(shape, demand)
+    numbers = shape.vocabulary + (shape.embedding if demand.embeddings else 0)
+    candidates = SLOT_TOKEN_BYTES * shape.vocabulary * demand.parallel
+    return Item("outputs", 4 * rows * numbers + candidates, f"{rows} rows of {numbers}, {demand.parallel} slots")
+
+
+def _checkpoints(shape: ModelShape, demand: Demand) -> Iterator[Item]:
+    """Copies of what cannot be rolled back: sliding windows and states (tools/server/server-context.cpp)."""
+    _, per_slot = context_of(shape, demand)
+    window = min(per_slot, shape.window)
+    size = sum(
+        layer.state_bytes
+        + (
+            window * (row_bytes(demand.cache_type_k, layer.keys) + row_bytes(demand.cache_type_v, layer.values))
+            if layer.windowed and not demand.swa_full
+            else 0
+        )
         for layer in shape.layers
     )
-    items.append(Item("KV cache", kv, f"{total} tokens x {len(shape.layers)} layers"))
-    ubatch = min(demand.ubatch, total)
-    compute = 4 * ubatch * (4 * shape.embedding + 3 * shape.feed_forward) + 2 * ubatch * total
-    items.append(Item("compute buffers", compute, f"batch of {ubatch} tokens"))
-    vocabulary = shape.vocabulary * VOCABULARY_TOKEN_BYTES + shape.merges * VOCABULARY_MERGE_BYTES
-    items.append(Item("vocabulary", vocabulary, f"{shape.vocabulary} tokens"))
-    items.append(Item("process", PROCESS_BYTES, "code, libraries, threads"))
-    if demand.cache_ram_mib:
+    each = min(demand.checkpoints, 2 + per_slot // max(1, demand.checkpoint_step))
+    yield Item("context checkpoints", size * each * demand.parallel, f"{demand.parallel} slots x {each}")
+
+
+def _vocabulary(shape: ModelShape) -> Item:
+    size = shape.vocabulary * VOCABULARY_TOKEN_BYTES + shape.merges * VOCABULARY_MERGE_BYTES
+    return Item("vocabulary", size, f"{shape.vocabulary} tokens, {shape.merges} merges")
+
+
+def _prompt_cache(demand: Demand) -> Iterator[Item]:
+    """Prompts kept for reuse: its limit, if one is named; without any limit nobody can say."""
+    if demand.cache_ram_mib is not None and demand.cache_ram_mib != 0:
         limit = max(0, demand.cache_ram_mib)
-        items.append(Item("prompt cache", limit * MIB, f"--cache-ram {demand.cache_ram_mib}"))
-    return Estimate(tuple(items))
+        yield Item("prompt cache", limit * MIB, f"at most, --cache-ram {demand.cache_ram_mib}")
 
 
 def row_bytes(kind: str, numbers: int) -> int:
