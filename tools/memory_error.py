@@ -26,7 +26,7 @@ import gguf
 import httpx
 import psutil
 
-from runner_supervisor.core.demand import Demand, demand_of
+from runner_supervisor.core.demand import demand_of
 from runner_supervisor.core.memory import MIB, Estimate, context_of, estimate
 from runner_supervisor.engine.command import engine_argv, engine_environment
 from runner_supervisor.engine.gguf import read_shape
@@ -37,7 +37,8 @@ READY_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 300.0
 POLL_S = 0.02
 WRITTEN_TOKENS = 16
-READ_BEYOND_BATCH = 64
+READ_TOKENS = 2048
+"""How much of its context a slot reads at most: filling a long one takes minutes."""
 
 Kind = gguf.GGMLQuantizationType
 
@@ -145,16 +146,17 @@ def binary() -> Path:
     return manifest.parent / str(json.loads(manifest.read_text())["binary"])
 
 
-def measure(server: Path, case: Case, folder: Path) -> Measured:
+def measure(server: Path, case: Case, folder: Path, *, verbose: bool = False) -> Measured:
     """Make the model of `case` in `folder`, run `server` on it, use it, and compare."""
     model, socket = folder / "model.gguf", folder / "engine.sock"
     write(model, case.blueprint)
     shape = read_shape(model)
     demand = demand_of(case.flags, cpu=cpu_features())
-    flags = ("--cache-ram", "0", *case.flags)
+    flags = ("--cache-ram", "0", *case.flags, *(("-lv", "4") if verbose else ()))
     with _running(server, model, socket, folder / "log", flags) as process:
         total, per_slot = context_of(shape, demand)
-        _use(socket, demand, total=total, per_slot=per_slot)
+        share = total // demand.parallel if demand.kv_unified else per_slot
+        _use(socket, demand.parallel, min(max(READ_TOKENS, demand.ubatch) + shape.window, share - 2 * WRITTEN_TOKENS))
         rss_bytes = psutil.Process(process.pid).memory_info().rss
     model.unlink()
     return Measured(case, estimate(shape, demand), rss_bytes, (folder / "log").read_text(errors="replace"))
@@ -165,9 +167,10 @@ def _running(
     server: Path, model: Path, socket: Path, log: Path, flags: tuple[str, ...]
 ) -> Iterator[subprocess.Popen[bytes]]:
     argv = engine_argv(binary=server, model=model, socket=socket, extra=flags)
-    with log.open("wb") as out, subprocess.Popen(
-        argv, stdout=out, stderr=out, env=engine_environment(os.environ)
-    ) as process:
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(argv, stdout=out, stderr=out, env=engine_environment(os.environ)) as process,
+    ):
         try:
             yield process
         finally:
@@ -181,18 +184,17 @@ def _client(socket: Path) -> httpx.Client:
     )
 
 
-def _use(socket: Path, demand: Demand, *, total: int, per_slot: int) -> None:
-    """Fill every slot with more than a full batch, all at once."""
-    share = total // demand.parallel if demand.kv_unified else per_slot
-    prompt = [300 + number % 200 for number in range(min(demand.ubatch + READ_BEYOND_BATCH, share - 2 * WRITTEN_TOKENS))]
-    with _client(socket) as client, ThreadPoolExecutor(demand.parallel) as pool:
+def _use(socket: Path, slots: int, read_tokens: int) -> None:
+    """Let every slot read and write, all at once."""
+    prompt = [300 + number % 200 for number in range(read_tokens)]
+    with _client(socket) as client, ThreadPoolExecutor(slots) as pool:
         _wait_ready(client)
 
         def complete(slot: int) -> None:
             body = {"prompt": prompt, "n_predict": WRITTEN_TOKENS, "id_slot": slot, "ignore_eos": True}
             client.post("/completion", json=body).raise_for_status()
 
-        list(pool.map(complete, range(demand.parallel)))
+        list(pool.map(complete, range(slots)))
 
 
 def _wait_ready(client: httpx.Client) -> None:
@@ -221,10 +223,8 @@ def main() -> None:
     for case in SMALL if options.small else SMALL + LARGE:
         if options.only not in case.name:
             continue
-        if options.log:
-            case = Case(case.name, case.blueprint, (*case.flags, "-lv", "4"))
         with tempfile.TemporaryDirectory(prefix="rs-memory-") as folder:
-            found = measure(server, case, Path(folder))
+            found = measure(server, case, Path(folder), verbose=options.log)
         sizes = f"{found.estimate.host_bytes / MIB:.0f} MiB | {found.rss_bytes / MIB:.0f} MiB"
         print(f"| {case.name} | {sizes} | {100 * found.error:+.1f} % |", flush=True)
         for item in found.estimate.items if options.items else ():

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from runner_supervisor.core.demand import DEFAULT_CACHE_RAM_MIB, Demand
-from runner_supervisor.core.memory import CONTEXT_PAD, MIB, Estimate, ModelShape, context_of, estimate
+from runner_supervisor.core.memory import CONTEXT_PAD, MIB, Estimate, context_of, estimate
+from runner_supervisor.core.shape import ModelShape
 
 HEADROOM = 0.05
 """Of what is free, the share left alone: the estimate is not exact, and others use memory too."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from runner_supervisor.core.demand import Demand
+from runner_supervisor.core.shape import OUTPUT, TOKEN_EMBEDDING, ModelShape, Tensor
 
 MIB = 1 << 20
 CONTEXT_PAD = 256
@@ -23,16 +24,23 @@ KV_BLOCKS: Mapping[str, tuple[int, int]] = {
 }  # fmt: skip
 """Types a KV cache can have (common/arg.cpp): numbers per block, bytes per block (ggml/src/ggml-common.h)."""
 
-PROCESS_BYTES = 24 * MIB
-"""llama-server with no model: its code, libraries and threads. Measured."""
-VOCABULARY_TOKEN_BYTES = 250
-"""One token in llama-server's tables: its text thrice, its score, a hash entry (src/llama-vocab.cpp). Measured."""
-VOCABULARY_MERGE_BYTES = 200
-"""One merge rule: two strings and a hash entry (src/llama-vocab.cpp). Measured."""
-SLOT_TOKEN_BYTES = 12
-"""One token's row in a slot's list of candidates for sampling (`llama_token_data`)."""
+PROCESS_BYTES = 17 * MIB
+"""llama-server with a model of no size: its code, libraries, threads, HTTP server. Measured."""
+SLOT_BYTES = MIB // 5
+"""A slot's own bookkeeping. Measured."""
+TENSOR_BYTES = 11 * 1024
+"""Bookkeeping per weight: graphs and the scheduler's tables have room for eight nodes for each
+(`graph_max_nodes`, src/llama-context.cpp). Measured."""
+TOKEN_BYTES = 160
+"""A token of the vocabulary: its text thrice, its score, a hash entry (src/llama-vocab.cpp). Measured."""
+BYTE_PAIR_TOKEN_BYTES = 240
+"""The same where the tokenizer is a byte-pair one. Measured."""
+MERGE_BYTES = 130
+"""A merge rule of a byte-pair tokenizer: two strings and a hash entry (src/llama-vocab.cpp). Measured."""
+CANDIDATE_BYTES = 15
+"""A token in a slot's list of candidates for sampling: 12 bytes of `llama_token_data`, and what is copied of it.
+Measured."""
 
-TOKEN_EMBEDDING = "token_embd.weight"  # noqa: S105 - a tensor's name
 AMX = frozenset({"amx_int8", "avx512_vnni"})
 AMX_ALIGNMENT: Mapping[str, int] = {
     "q4_0": 32, "q4_1": 32, "q8_0": 32, "q4_k": 256, "q5_k": 256, "q6_k": 256, "iq4_xs": 256, "f16": 16,
@@ -46,94 +54,6 @@ REPACKED: tuple[tuple[str, frozenset[str]], ...] = (
 """Types rearranged for other instruction sets (ggml/src/ggml-cpu/repack.cpp)."""
 
 Place = Literal["host", "gpu"]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One tensor of a model file.
-
-    Attributes:
-        name: as in the file, `blk.3.ffn_up.weight`.
-        kind: ggml type, lower case.
-        dims: sizes, innermost first.
-        size_bytes: size of its data.
-        file: number of the file that holds it.
-        offset: where its data begins in that file, in bytes.
-    """
-
-    name: str
-    kind: str
-    dims: tuple[int, ...]
-    size_bytes: int
-    file: int
-    offset: int
-
-    @property
-    def layer(self) -> int | None:
-        """The number of the layer it belongs to, None for what stands before or after the layers."""
-        parts = self.name.split(".", 2)
-        return int(parts[1]) if parts[0] == "blk" and len(parts) > 2 and parts[1].isdecimal() else None
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What one layer remembers.
-
-    Attributes:
-        keys: numbers cached per token for keys, all heads together; 0 if it caches none.
-        values: the same for values.
-        windowed: only a sliding window of tokens is cached.
-        state_bytes: a recurrent layer's state, per slot.
-    """
-
-    keys: int
-    values: int
-    windowed: bool = False
-    state_bytes: int = 0
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What a model's header says that decides its memory.
-
-    Attributes:
-        architecture: llama.cpp's name for it.
-        context_tokens: the context it was trained with.
-        embedding: width of a token's vector.
-        feed_forward: the widest feed-forward layer.
-        heads: query heads, the most of any layer.
-        query: width of all query heads together, the most of any layer.
-        vocabulary: tokens.
-        merges: merge rules of its tokenizer.
-        layers: what each layer remembers.
-        window: tokens in the sliding window, 0 if there is none.
-        experts: experts, 0 if there are none.
-        experts_used: experts a token goes through.
-        expert_feed_forward: width of one expert.
-        tensors: its weights.
-        file_bytes: sizes of its files, headers included.
-    """
-
-    architecture: str
-    context_tokens: int
-    embedding: int
-    feed_forward: int
-    heads: int
-    query: int
-    vocabulary: int
-    merges: int
-    layers: tuple[Layer, ...]
-    window: int
-    experts: int
-    experts_used: int
-    expert_feed_forward: int
-    tensors: tuple[Tensor, ...]
-    file_bytes: tuple[int, ...]
-
-    @property
-    def weight_bytes(self) -> int:
-        """All weights together."""
-        return sum(tensor.size_bytes for tensor in self.tensors)
 
 
 @dataclass(frozen=True)
@@ -199,7 +119,7 @@ def estimate(shape: ModelShape, demand: Demand) -> Estimate:
         _outputs(shape, demand),
         *_checkpoints(shape, demand),
         _vocabulary(shape),
-        Item("process", PROCESS_BYTES, "code, libraries, threads"),
+        _process(shape, demand),
         *_prompt_cache(demand),
     )
     return Estimate(tuple(item for item in items if item.size_bytes or item.name == "prompt cache"))
@@ -220,7 +140,7 @@ def is_copied(tensor: Tensor, demand: Demand) -> bool:
     if not demand.repack or len(tensor.dims) < 2 or tensor.dims[1] < 2 or tensor.name == TOKEN_EMBEDDING:
         return False
     columns, rows = tensor.dims[:2]
-    if AMX <= demand.cpu and len(tensor.dims) == 2 and tensor.kind in AMX_ALIGNMENT:
+    if demand.cpu >= AMX and len(tensor.dims) == 2 and tensor.kind in AMX_ALIGNMENT:
         return rows % 32 == 0 and columns % AMX_ALIGNMENT[tensor.kind] == 0
     return any(feature in demand.cpu and tensor.kind in kinds and rows % 8 == 0 for feature, kinds in REPACKED)
 
@@ -231,20 +151,18 @@ def _weights(shape: ModelShape, demand: Demand) -> Iterator[Item]:
     A mapped file is resident from the first to the last tensor used where it is; what lies between and was copied
     elsewhere is resident too, until memory is short.
     """
-    first_gpu = len(shape.layers) + 1 - gpu_layers(shape, demand)
-    last = len(shape.layers)
+    first_gpu, last = len(shape.layers) + 1 - gpu_layers(shape, demand), len(shape.layers)
 
     def on_gpu(tensor: Tensor) -> bool:
-        layer = tensor.layer if tensor.layer is not None else 0 if tensor.name == TOKEN_EMBEDDING else last
-        return bool(demand.gpus) and tensor.name != TOKEN_EMBEDDING and layer >= first_gpu
+        layer = last if tensor.layer is None else tensor.layer
+        return tensor.name != TOKEN_EMBEDDING and layer >= first_gpu
 
-    tied = [tensor for tensor in shape.tensors if tensor.name == TOKEN_EMBEDDING]
-    if any(tensor.name == "output.weight" for tensor in shape.tensors):
-        tied = []
-    output = [replace(tensor, name="output.weight") for tensor in tied]
+    tied = not any(tensor.name == OUTPUT for tensor in shape.tensors)
+    output = [replace(tensor, name=OUTPUT) for tensor in shape.tensors if tied and tensor.name == TOKEN_EMBEDDING]
     there = [tensor for tensor in (*shape.tensors, *output) if on_gpu(tensor)]
     here = [tensor for tensor in shape.tensors if not on_gpu(tensor)]
-    copied = [tensor for tensor in (*here, *(one for one in output if not on_gpu(one))) if is_copied(tensor, demand)]
+    multiplied = [tensor for tensor in (*here, *output) if not on_gpu(tensor)]
+    copied = [tensor for tensor in multiplied if is_copied(tensor, demand)]
     kept = [tensor for tensor in here if not is_copied(tensor, demand)]
     kept_bytes, copied_bytes = (sum(tensor.size_bytes for tensor in some) for some in (kept, copied))
     yield Item("weights", kept_bytes, f"{len(kept)} tensors, {'mapped' if demand.mmap else 'read'} from the file")
@@ -313,7 +231,8 @@ def _compute(shape: ModelShape, demand: Demand) -> Iterator[Item]:
     scores = 0 if demand.flash else per_slot * shape.heads
     activations = 4 * max(ubatch * (attention + scores), ubatch * feed_forward, logits)
     windowed = any(layer.windowed for layer in shape.layers)
-    seen = per_slot + (_window_cells(shape, demand) // (1 if demand.kv_unified else demand.parallel) if windowed else 0)
+    streams = 1 if demand.kv_unified else demand.parallel
+    seen = per_slot + (_window_cells(shape, demand) // streams if windowed else 0)
     mask = ubatch * seen * (2 if demand.flash else 4)
     place: Place = "gpu" if gpu_layers(shape, demand) else "host"
     yield Item("compute buffer", activations, f"{ubatch} tokens at once, {width} wide, {inner} in the middle", place)
@@ -334,7 +253,7 @@ def _outputs(shape: ModelShape, demand: Demand) -> Item:
     """Logits, embeddings, and each slot's candidates for sampling (src/llama-context.cpp, common/sampling.cpp)."""
     rows = _output_rows(shape, demand)
     numbers = shape.vocabulary + (shape.embedding if demand.embeddings else 0)
-    candidates = SLOT_TOKEN_BYTES * shape.vocabulary * demand.parallel
+    candidates = CANDIDATE_BYTES * shape.vocabulary * demand.parallel
     return Item("outputs", 4 * rows * numbers + candidates, f"{rows} rows of {numbers}, {demand.parallel} slots")
 
 
@@ -356,8 +275,14 @@ def _checkpoints(shape: ModelShape, demand: Demand) -> Iterator[Item]:
 
 
 def _vocabulary(shape: ModelShape) -> Item:
-    size = shape.vocabulary * VOCABULARY_TOKEN_BYTES + shape.merges * VOCABULARY_MERGE_BYTES
+    token_bytes = BYTE_PAIR_TOKEN_BYTES if shape.merges else TOKEN_BYTES
+    size = shape.vocabulary * token_bytes + shape.merges * MERGE_BYTES
     return Item("vocabulary", size, f"{shape.vocabulary} tokens, {shape.merges} merges")
+
+
+def _process(shape: ModelShape, demand: Demand) -> Item:
+    size = PROCESS_BYTES + demand.parallel * SLOT_BYTES + len(shape.tensors) * TENSOR_BYTES
+    return Item("process", size, f"the program, {demand.parallel} slots, graphs for {len(shape.tensors)} tensors")
 
 
 def _prompt_cache(demand: Demand) -> Iterator[Item]:

@@ -7,6 +7,7 @@ clear error. The format is that of ggml/src/gguf.cpp, the keys are those of src/
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import re
 import struct
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from runner_supervisor.core.memory import Layer, ModelShape, Tensor
+from runner_supervisor.core.shape import Layer, ModelShape, Tensor
 from runner_supervisor.engine.model import GGUF_MAGIC, check_model
 from runner_supervisor.errors import ModelError
 
@@ -181,7 +182,7 @@ class _Reader:
     ) -> tuple[Tensor, ...]:
         """Tensors with their sizes. One of a type newer than this table reaches to where the next begins."""
         ends = sorted({offset for *_, offset in infos} | {max(0, self._size - begin)})
-        following = dict(zip(ends, ends[1:], strict=False))
+        following = dict(itertools.pairwise(ends))
         tensors = []
         for name, number, dims, offset in infos:
             kind, per_block, block_bytes = KINDS.get(number, (f"type-{number}", 0, 0))
@@ -314,7 +315,7 @@ def _layers(architecture: str, header: Header) -> tuple[Layer, ...]:
     windowed = _windowed(architecture, header, count)
     recurrent = _recurrent(architecture, header, kv_heads, count)
     state = _state_bytes(architecture, header, max(heads, default=0))
-    caching = count - number("nextn_predict_layers") * 0 - number("attention.shared_kv_layers")
+    caching = count - number("attention.shared_kv_layers")
     layers = []
     for index in range(count):
         own_heads = kv_heads[index] if kv_heads[index] >= 0 else heads[index]
@@ -359,7 +360,7 @@ def _state_bytes(architecture: str, header: Header, heads: int) -> int:
 
     embedding, convolution = number("embedding_length"), max(0, number("ssm.conv_kernel") - 1)
     if number("wkv.head_size"):
-        rolling, state = (2 if number("wkv.head_size") else 1) * embedding, embedding * number("wkv.head_size")
+        rolling, state = 2 * embedding, embedding * number("wkv.head_size")
     elif number("shortconv.l_cache"):
         rolling, state = embedding * (number("shortconv.l_cache") - 1), 0
     elif number("kda.head_dim"):

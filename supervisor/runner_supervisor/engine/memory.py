@@ -94,7 +94,7 @@ def _memory_cgroups(process: str, root: Path) -> Iterator[tuple[Path, Dialect]]:
     A container's own path may not exist under the mount it sees: then that mount's root is its own.
     """
     for line in _text(root / "proc" / process / "cgroup").splitlines():
-        number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if "memory" in controllers.split(","):
             dialect, mount = V1, _mount(root, "cgroup", "memory")
         elif number == "0" and not controllers:
@@ -120,9 +120,9 @@ def _mount(root: Path, kind: str, option: str) -> tuple[Path, PurePosixPath] | N
     for line in _text(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         fields, kinds = before.split(), after.split()
-        if len(fields) > 4 and len(kinds) > 2 and kinds[0] == kind:
-            if not option or option in kinds[2].split(","):
-                return root / fields[4].lstrip("/"), PurePosixPath(fields[3])
+        known = len(fields) > 4 and len(kinds) > 2 and kinds[0] == kind
+        if known and (not option or option in kinds[2].split(",")):
+            return root / fields[4].lstrip("/"), PurePosixPath(fields[3])
     return None
 
 
