@@ -23,6 +23,10 @@ from runner_supervisor.errors import ModelError
 VERSIONS = (2, 3)
 """Versions llama.cpp reads (ggml/src/gguf.cpp)."""
 MOST_DIMENSIONS = 4
+MOST_ENTRIES = 100_000
+"""Keys or tensors in a header; real ones have a few thousand."""
+MOST_STRINGS = 1 << 23
+"""Strings in one array; the largest vocabularies have a few hundred thousand."""
 KEPT_ARRAY = 4096
 """Arrays of numbers longer than this are stepped over: those kept have one entry per layer."""
 MOST_LAYERS = 512
@@ -151,6 +155,8 @@ class _Reader:
             raise ModelError(f"{self._path} {told}, which llama-server cannot read; convert the model again")
         tensor_count, key_count = self._u64(), self._u64()
         self._expect(24 * tensor_count + 12 * key_count)
+        if max(tensor_count, key_count) > MOST_ENTRIES:
+            raise self._damaged(f"it names {key_count} keys and {tensor_count} tensors")
         values: dict[str, Value] = {}
         lengths: dict[str, int] = {}
         for _ in range(key_count):
@@ -198,6 +204,8 @@ class _Reader:
         kind, length = self._u32(), self._u64()
         if kind == STRING:
             self._expect(8 * length)
+            if length > MOST_STRINGS:
+                raise self._damaged(f"it has a list of {length} texts")
             self._skip_strings(length)
             return None, length
         if kind not in SCALARS:
@@ -213,7 +221,7 @@ class _Reader:
         try:
             for _ in range(count):
                 at += 8 + read(data, at)[0]
-        except struct.error:
+        except (struct.error, OverflowError):
             raise self._damaged("it ends within its header") from None
         self._at = at
         self._expect(0)
