@@ -123,7 +123,7 @@ LARGE = (
         "0.6 B as Qwen3, q4_0, 150k vocabulary",
         Blueprint(embedding=1024, feed_forward=3072, layers=28, heads=16, kv_heads=8, head=128, kind=Kind.Q4_0,
                   tokens=151_936, merges=151_387, tied=True),
-        ("-c", "16384", "--no-repack"),
+        ("-c", "16384", "-np", "2", "--no-repack"),
     ),
     Case(
         "long context, KV dominates",

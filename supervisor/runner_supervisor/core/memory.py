@@ -237,11 +237,21 @@ def _compute(shape: ModelShape, demand: Demand) -> Iterator[Item]:
     place: Place = "gpu" if gpu_layers(shape, demand) else "host"
     yield Item("compute buffer", activations, f"{ubatch} tokens at once, {width} wide, {inner} in the middle", place)
     yield Item("attention mask", mask, f"{ubatch} x {seen} tokens", place)
-    matrices = {tensor.kind for tensor in shape.tensors if len(tensor.dims) > 1 and tensor.name != TOKEN_EMBEDDING}
-    converted = 0.0 if matrices <= {"f32"} else 2.0 if matrices & {"f16", "bf16"} else 1.0625
-    widest = max(width, shape.query, inner)
     if place == "host":
-        yield Item("converted batch", int(ubatch * widest * converted), f"{ubatch} tokens, {widest} wide")
+        converted = max((_converted(tensor, shape, demand) for tensor in shape.tensors), default=0.0)
+        yield Item("converted batch", int(ubatch * converted), f"{ubatch} tokens, for matrices that are not f32")
+
+
+def _converted(tensor: Tensor, shape: ModelShape, demand: Demand) -> float:
+    """Bytes a token takes, once converted for this matrix: to its own type, or to 8 bits if it is quantised."""
+    if tensor.layer is None or len(tensor.dims) < 2 or tensor.kind == "f32":
+        return 0.0
+    if tensor.kind in {"f16", "bf16"}:
+        number_bytes = 0.0 if is_copied(tensor, demand) else 2.0
+    else:
+        number_bytes = 34 / 32
+    tokens = max(1, shape.experts_used) if "_exps" in tensor.name else 1
+    return tensor.dims[0] * tokens * number_bytes
 
 
 def _output_rows(shape: ModelShape, demand: Demand) -> int:
