@@ -243,13 +243,14 @@ def _compute(shape: ModelShape, demand: Demand) -> Iterator[Item]:
 
 
 def _converted(tensor: Tensor, shape: ModelShape, demand: Demand) -> float:
-    """Bytes a token takes, once converted for this matrix: to its own type, or to 8 bits if it is quantised."""
+    """Bytes a token takes once converted for this matrix: to 16 bits, or to 8 if it is quantised.
+
+    What AMX keeps a copy of in 16 bits is multiplied as it is (ggml/src/ggml-cpu/amx/mmq.cpp).
+    """
     if tensor.layer is None or len(tensor.dims) < 2 or tensor.kind == "f32":
         return 0.0
-    if tensor.kind in {"f16", "bf16"}:
-        number_bytes = 0.0 if is_copied(tensor, demand) else 2.0
-    else:
-        number_bytes = 34 / 32
+    full = tensor.kind in {"f16", "bf16"}
+    number_bytes = 34 / 32 if not full else 0.0 if is_copied(tensor, demand) else 2.0
     tokens = max(1, shape.experts_used) if "_exps" in tensor.name else 1
     return tensor.dims[0] * tokens * number_bytes
 

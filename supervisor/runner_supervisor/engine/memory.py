@@ -54,7 +54,8 @@ def free_memory(*, root: Path = ROOT, machine_bytes: int | None = None) -> Free:
 def oom_kills(pid: int | None, *, root: Path = ROOT) -> int | None:
     """How many processes the kernel has killed for want of memory where `pid` lives.
 
-    Counted by its memory cgroup, or, where that does not count, by the whole machine (Linux 4.13 and later).
+    Counted by its memory cgroup, or, where that does not count, by the whole machine (Linux 4.13 and later). A
+    process that is gone is looked for where this one lives, as a child's cgroup is its parent's.
 
     Args:
         pid: a process; None: this one.
@@ -63,10 +64,11 @@ def oom_kills(pid: int | None, *, root: Path = ROOT) -> int | None:
     Returns:
         The count, None where nobody counts.
     """
-    for folder, dialect in _memory_cgroups("self" if pid is None else str(pid), root):
-        kills = _numbers(folder / dialect.events).get("oom_kill")
-        if kills is not None:
-            return kills
+    for process in ("self",) if pid is None else (str(pid), "self"):
+        for folder, dialect in _memory_cgroups(process, root):
+            kills = _numbers(folder / dialect.events).get("oom_kill")
+            if kills is not None:
+                return kills
     return _numbers(root / "proc/vmstat").get("oom_kill")
 
 

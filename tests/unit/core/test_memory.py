@@ -57,11 +57,13 @@ def test_matrices_the_cpu_rearranges_are_there_twice_until_memory_is_short() -> 
     plain, amx = estimate(shape(), Demand(ctx_tokens=512)), estimate(shape(), Demand(ctx_tokens=512, cpu=AMX))
     copied = size(amx, "weights, rearranged")
     assert copied == sum(one.size_bytes for one in shape().tensors if len(one.dims) > 1) - 512 * 32_000 * 2
-    assert amx.host_bytes == plain.host_bytes + copied
-    assert amx.host_needed_bytes == plain.host_needed_bytes == plain.host_bytes
+    converted = size(plain, "converted batch")
+    assert converted == 512 * 512 * 2
+    assert amx.host_bytes == plain.host_bytes + copied - converted
+    assert amx.host_needed_bytes == plain.host_needed_bytes - converted == plain.host_bytes - converted
     assert not size(estimate(shape(), Demand(cpu=AMX, repack=False)), "weights, rearranged")
     read = estimate(shape(), Demand(ctx_tokens=512, cpu=AMX, mmap=False))
-    assert read.host_bytes == read.host_needed_bytes == plain.host_bytes
+    assert read.host_bytes == read.host_needed_bytes == amx.host_needed_bytes
 
 
 def test_a_tied_embedding_is_copied_as_the_output() -> None:
@@ -77,6 +79,11 @@ def test_layers_on_a_gpu_take_their_weights_and_caches_with_them() -> None:
     assert size(estimate(shape(), replace(demand, gpu_layers=None)), "KV cache") == 0
     assert size(estimate(shape(), replace(demand, kv_offload=False)), "KV cache", "gpu") == 0
     assert estimate(shape(), replace(demand, gpu_layers=0)).gpu_bytes == 0
+
+
+def test_a_batch_is_converted_to_8_bits_for_quantised_matrices_and_not_for_f32_ones() -> None:
+    sizes = [size(estimate(shape(kind=kind), Demand(ctx_tokens=512)), "converted batch") for kind in ("f32", "q4_k")]
+    assert sizes == [0, 512 * 512 * 34 // 32]
 
 
 def test_without_flash_attention_the_scores_of_all_heads_are_computed() -> None:

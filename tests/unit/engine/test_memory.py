@@ -102,6 +102,7 @@ def test_kills_are_counted_by_the_cgroup_of_the_process_asked_for(tmp_path: Path
     cgroup(tmp_path / "sys/fs/cgroup/memory/mine", version=1, limit=GIB, usage=0, kills=1)
     cgroup(tmp_path / "sys/fs/cgroup/memory/its", version=1, limit=GIB, usage=0, kills=5)
     assert (oom_kills(None, root=tmp_path), oom_kills(77, root=tmp_path)) == (1, 5)
+    assert oom_kills(78, root=tmp_path) == 1  # gone, so where this process lives
 
 
 def test_kills_are_else_counted_by_the_machine_or_by_nobody(tmp_path: Path) -> None:
