@@ -116,7 +116,7 @@ GQA = Blueprint(embedding=512, feed_forward=1536, layers=12, heads=8, kv_heads=2
 
 LARGE = (
     Case("GQA, q8_0, file read, not mapped", GQA, ("-c", "4096", "--load-mode", "none", "--no-repack")),
-    Case("GQA, q8_0, without flash attention", GQA, ("-c", "4096", "-fa", "off", "-np", "1", "--no-repack")),
+    Case("GQA, q8_0, without flash attention", GQA, ("-c", "2048", "-fa", "off", "-np", "1", "--no-repack")),
     Case("GQA, q8_0, 8 slots", GQA, ("-c", "8192", "-np", "8", "--no-repack")),
     Case(
         "GQA, f16, 400 MB",

@@ -46,6 +46,8 @@ AMX_ALIGNMENT: Mapping[str, int] = {
     "q4_0": 32, "q4_1": 32, "q8_0": 32, "q4_k": 256, "q5_k": 256, "q6_k": 256, "iq4_xs": 256, "f16": 16,
 }  # fmt: skip
 """Types AMX has kernels for, and what a row's length must be a multiple of (ggml/src/ggml-cpu/amx/amx.cpp)."""
+AMX_EXTRA: Mapping[str, float] = {"q8_0": 4 / 34, "q4_k": 4 / 144, "q5_k": 4 / 176, "iq4_xs": 2 / 136}
+"""What an AMX copy takes beyond the tensor's size, per type (`get_tile_size`, ggml/src/ggml-cpu/amx/mmq.cpp)."""
 REPACKED: tuple[tuple[str, frozenset[str]], ...] = (
     ("avx2", frozenset({"q4_0", "q4_k", "iq4_nl", "mxfp4"})),
     ("avx512f", frozenset({"q2_k"})),
@@ -164,7 +166,9 @@ def _weights(shape: ModelShape, demand: Demand) -> Iterator[Item]:
     multiplied = [tensor for tensor in (*here, *output) if not on_gpu(tensor)]
     copied = [tensor for tensor in multiplied if is_copied(tensor, demand)]
     kept = [tensor for tensor in here if not is_copied(tensor, demand)]
-    kept_bytes, copied_bytes = (sum(tensor.size_bytes for tensor in some) for some in (kept, copied))
+    kept_bytes = sum(tensor.size_bytes for tensor in kept)
+    extra = AMX_EXTRA if demand.cpu >= AMX else {}
+    copied_bytes = sum(int(tensor.size_bytes * (1 + extra.get(tensor.kind, 0.0))) for tensor in copied)
     yield Item("weights", kept_bytes, f"{len(kept)} tensors, {'mapped' if demand.mmap else 'read'} from the file")
     yield Item("weights, rearranged", copied_bytes, f"copies of {len(copied)} matrices for this CPU; see --no-repack")
     if demand.mmap:
@@ -238,8 +242,10 @@ def _compute(shape: ModelShape, demand: Demand) -> Iterator[Item]:
     yield Item("compute buffer", activations, f"{ubatch} tokens at once, {width} wide, {inner} in the middle", place)
     yield Item("attention mask", mask, f"{ubatch} x {seen} tokens", place)
     if place == "host":
+        of_scores = 0 if demand.cache_type_v == "f32" else 2.0 * scores
         converted = max((_converted(tensor, shape, demand) for tensor in shape.tensors), default=0.0)
-        yield Item("converted batch", int(ubatch * converted), f"{ubatch} tokens, for matrices that are not f32")
+        size = int(ubatch * max(converted, of_scores))
+        yield Item("converted batch", size, f"{ubatch} tokens, for what is not multiplied as f32")
 
 
 def _converted(tensor: Tensor, shape: ModelShape, demand: Demand) -> float:

@@ -66,6 +66,16 @@ def test_matrices_the_cpu_rearranges_are_there_twice_until_memory_is_short() -> 
     assert read.host_bytes == read.host_needed_bytes == amx.host_needed_bytes
 
 
+def test_a_copy_for_amx_has_sums_beside_8_bit_weights() -> None:
+    sizes = [size(estimate(shape(kind=kind), Demand(cpu=AMX)), "weights, rearranged") for kind in ("q8_0", "q4_0")]
+    assert sizes[0] == pytest.approx(sizes[1] * (1 + 4 / 34), rel=1e-6)
+    avx = Demand(cpu=frozenset({"avx2"}))
+    assert [bool(size(estimate(shape(kind=kind), avx), "weights, rearranged")) for kind in ("q8_0", "q4_0")] == [
+        False,
+        True,
+    ]
+
+
 def test_a_tied_embedding_is_copied_as_the_output() -> None:
     tied = replace(shape(), tensors=tuple(one for one in shape().tensors if one.name != OUTPUT))
     assert size(estimate(tied, Demand(cpu=AMX)), "weights, rearranged") > 512 * 32_000 * 2
