@@ -6,12 +6,16 @@ output is always valid UTF-8, and that a generation ends only when the caller sa
 because control and byte tokens have all-zero output rows: their logit is 0, and the largest of hundreds of
 normally distributed logits is above it.
 
+Models of other shapes, with weights that are all zero, are for measuring memory (tools/memory_error.py).
+
 Usage: python tools/demo_model/make.py OUT.gguf
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
@@ -19,12 +23,53 @@ import numpy as np
 import numpy.typing as npt
 
 SEED = 8080
-CONTEXT_TOKENS = 32_768
-EMBEDDING = 64
-FEED_FORWARD = 128
-LAYERS = 2
-HEADS = 4
 NORM_EPSILON = 1e-5
+
+Array = npt.NDArray[np.generic]
+Fill = Callable[[str, tuple[int, ...]], Array]
+"""Makes a tensor's data from its name and shape, outermost dimension first."""
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a model is to look like.
+
+    Attributes:
+        architecture: `llama` or `gemma3`, as llama.cpp names them.
+        context_tokens: the context it claims to be trained with.
+        embedding: width of a token's vector.
+        feed_forward: width of the feed-forward layers, of each expert if there are experts.
+        layers: how many.
+        heads: query heads.
+        kv_heads: key and value heads.
+        head: width of a head.
+        kind: type of the matrices.
+        tied: the token embedding is the output matrix too.
+        tokens: size of the vocabulary, at least that of the demo model's.
+        merges: merge rules; with any, the tokenizer is a byte-pair one.
+        experts: experts per layer, 0 for none.
+        experts_used: experts a token goes through.
+        window: sliding window of five layers out of six (gemma3 only).
+    """
+
+    architecture: str = "llama"
+    context_tokens: int = 32_768
+    embedding: int = 64
+    feed_forward: int = 128
+    layers: int = 2
+    heads: int = 4
+    kv_heads: int = 4
+    head: int = 16
+    kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32
+    tied: bool = False
+    tokens: int = 0
+    merges: int = 0
+    experts: int = 0
+    experts_used: int = 0
+    window: int = 0
+
+
+DEMO = Blueprint()
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\\n' }}{% endfor %}"
@@ -57,8 +102,8 @@ your
 """
 
 
-def vocabulary() -> tuple[list[bytes], list[float], list[gguf.TokenType]]:
-    """The tokenizer's pieces, scores and types: controls, 256 bytes, printable ASCII, then words."""
+def vocabulary(size: int = 0) -> tuple[list[bytes], list[float], list[gguf.TokenType]]:
+    """The tokenizer's pieces, scores and types: controls, 256 bytes, printable ASCII, words, numbers up to `size`."""
     entries = [
         (b"<unk>", 0.0, gguf.TokenType.UNKNOWN),
         (b"<s>", 0.0, gguf.TokenType.CONTROL),
@@ -67,33 +112,103 @@ def vocabulary() -> tuple[list[bytes], list[float], list[gguf.TokenType]]:
     entries += [(f"<0x{byte:02X}>".encode(), 0.0, gguf.TokenType.BYTE) for byte in range(256)]
     pieces = ["\u2581", *(chr(code) for code in range(33, 127))]
     pieces += ["\u2581" + word for word in WORD_LIST.split()]
-    entries += [
-        (piece.encode(), -float(rank), gguf.TokenType.NORMAL) for rank, piece in enumerate(dict.fromkeys(pieces))
-    ]
+    pieces = list(dict.fromkeys(pieces))
+    pieces += [f"\u2581{number:06}" for number in range(size - len(entries) - len(pieces))]
+    entries += [(piece.encode(), -float(rank), gguf.TokenType.NORMAL) for rank, piece in enumerate(pieces)]
     tokens, scores, types = zip(*entries, strict=True)
     return list(tokens), list(scores), list(types)
 
 
-def write(path: Path) -> None:
-    """Write the model to `path`. The same seed gives the same bytes."""
+def tensors(blueprint: Blueprint, tokens: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of all weights, in the order of the file; shapes have the outermost dimension first."""
+    width, inner = blueprint.embedding, blueprint.feed_forward
+    queries, keys = blueprint.heads * blueprint.head, blueprint.kv_heads * blueprint.head
+    gemma = blueprint.architecture == "gemma3"
+    yield "token_embd.weight", (tokens, width)
+    if not blueprint.tied:
+        yield "output.weight", (tokens, width)
+    yield "output_norm.weight", (width,)
+    for layer in range(blueprint.layers):
+        prefix = f"blk.{layer}"
+        for norm in ("attn_norm", "ffn_norm", *(("post_attention_norm", "post_ffw_norm") if gemma else ())):
+            yield f"{prefix}.{norm}.weight", (width,)
+        for norm in ("attn_q_norm", "attn_k_norm") if gemma else ():
+            yield f"{prefix}.{norm}.weight", (blueprint.head,)
+        yield f"{prefix}.attn_q.weight", (queries, width)
+        yield f"{prefix}.attn_k.weight", (keys, width)
+        yield f"{prefix}.attn_v.weight", (keys, width)
+        yield f"{prefix}.attn_output.weight", (width, queries)
+        experts = (blueprint.experts,) if blueprint.experts else ()
+        suffix = "_exps" if experts else ""
+        if experts:
+            yield f"{prefix}.ffn_gate_inp.weight", (*experts, width)
+        yield f"{prefix}.ffn_gate{suffix}.weight", (*experts, inner, width)
+        yield f"{prefix}.ffn_up{suffix}.weight", (*experts, inner, width)
+        yield f"{prefix}.ffn_down{suffix}.weight", (*experts, width, inner)
+
+
+def random_weights(blueprint: Blueprint, types: list[gguf.TokenType]) -> Fill:
+    """The demo model's weights: seeded and normally distributed."""
     rng = np.random.default_rng(SEED)
 
     def normal(*shape: int, scale: float) -> npt.NDArray[np.float32]:
         return (rng.standard_normal(shape) * scale).astype(np.float32)
 
-    tokens, scores, types = vocabulary()
-    model = gguf.GGUFWriter(str(path), "llama")
+    output = normal(len(types), blueprint.embedding, scale=1.0)
+    ends_or_bytes = [kind is not gguf.TokenType.NORMAL for kind in types]
+    output[ends_or_bytes] = 0.0
+
+    def fill(name: str, shape: tuple[int, ...]) -> Array:
+        if name == "output.weight":
+            return output
+        if len(shape) == 1:
+            return np.ones(shape, dtype=np.float32)
+        return normal(*shape, scale=1.0 if name == "token_embd.weight" else 2 * blueprint.embedding**-0.5)
+
+    return fill
+
+
+def zero_weights(blueprint: Blueprint) -> Fill:
+    """Weights that are nothing but large: all zero, in the blueprint's type."""
+    quantised = blueprint.kind not in {gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16}
+    plain = np.float16 if blueprint.kind is gguf.GGMLQuantizationType.F16 else np.float32
+
+    def fill(name: str, shape: tuple[int, ...]) -> Array:
+        if len(shape) == 1 or "ffn_gate_inp" in name:
+            return np.zeros(shape, dtype=np.float32)
+        if quantised:
+            return np.zeros(gguf.quant_shape_to_byte_shape(shape, blueprint.kind), dtype=np.uint8)
+        return np.zeros(shape, dtype=plain)
+
+    return fill
+
+
+def write(path: Path, blueprint: Blueprint = DEMO) -> None:
+    """Write a model to `path`. The same blueprint gives the same bytes."""
+    tokens, scores, types = vocabulary(blueprint.tokens)
+    model = gguf.GGUFWriter(str(path), blueprint.architecture)
     model.add_name("runner-supervisor demo")
-    model.add_context_length(CONTEXT_TOKENS)
-    model.add_embedding_length(EMBEDDING)
-    model.add_feed_forward_length(FEED_FORWARD)
-    model.add_block_count(LAYERS)
-    model.add_head_count(HEADS)
-    model.add_head_count_kv(HEADS)
+    model.add_context_length(blueprint.context_tokens)
+    model.add_embedding_length(blueprint.embedding)
+    model.add_feed_forward_length(blueprint.feed_forward)
+    model.add_block_count(blueprint.layers)
+    model.add_head_count(blueprint.heads)
+    model.add_head_count_kv(blueprint.kv_heads)
     model.add_layer_norm_rms_eps(NORM_EPSILON)
-    model.add_rope_dimension_count(EMBEDDING // HEADS)
+    model.add_rope_dimension_count(blueprint.head)
     model.add_vocab_size(len(tokens))
-    model.add_tokenizer_model("llama")
+    if blueprint != DEMO:
+        model.add_key_length(blueprint.head)
+        model.add_value_length(blueprint.head)
+    if blueprint.experts:
+        model.add_expert_count(blueprint.experts)
+        model.add_expert_used_count(blueprint.experts_used)
+    if blueprint.window:
+        model.add_sliding_window(blueprint.window)
+    model.add_tokenizer_model("gpt2" if blueprint.merges else "llama")
+    if blueprint.merges:
+        model.add_tokenizer_pre("gpt-2")
+        model.add_token_merges([f"{number:06} {number:06}" for number in range(blueprint.merges)])
     model.add_token_list(tokens)
     model.add_token_scores(scores)
     model.add_token_types(types)
@@ -103,26 +218,11 @@ def write(path: Path) -> None:
     model.add_add_bos_token(True)
     model.add_chat_template(CHAT_TEMPLATE)
 
-    width = EMBEDDING**-0.5
-    output = normal(len(tokens), EMBEDDING, scale=1.0)
-    ends_or_bytes = [kind is not gguf.TokenType.NORMAL for kind in types]
-    output[ends_or_bytes] = 0.0
-    model.add_tensor("token_embd.weight", normal(len(tokens), EMBEDDING, scale=1.0))
-    model.add_tensor("output.weight", output)
-    model.add_tensor("output_norm.weight", np.ones(EMBEDDING, dtype=np.float32))
-    for layer in range(LAYERS):
-        prefix = f"blk.{layer}"
-        for norm in ("attn_norm", "ffn_norm"):
-            model.add_tensor(f"{prefix}.{norm}.weight", np.ones(EMBEDDING, dtype=np.float32))
-        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            model.add_tensor(f"{prefix}.{name}.weight", normal(EMBEDDING, EMBEDDING, scale=2 * width))
-        for name, shape in (
-            ("ffn_gate", (FEED_FORWARD, EMBEDDING)),
-            ("ffn_up", (FEED_FORWARD, EMBEDDING)),
-            ("ffn_down", (EMBEDDING, FEED_FORWARD)),
-        ):
-            model.add_tensor(f"{prefix}.{name}.weight", normal(*shape, scale=2 * width))
-
+    fill = random_weights(blueprint, types) if blueprint == DEMO else zero_weights(blueprint)
+    quantised = blueprint.kind not in {gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16}
+    for name, shape in tensors(blueprint, len(tokens)):
+        data = fill(name, shape)
+        model.add_tensor(name, data, raw_dtype=blueprint.kind if quantised and data.dtype == np.uint8 else None)
     model.write_header_to_file()
     model.write_kv_data_to_file()
     model.write_tensors_to_file()

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from runner_supervisor.core.demand import DEFAULT_CACHE_RAM_MIB, Demand
-from runner_supervisor.core.memory import CONTEXT_PAD, MIB, Estimate, ModelShape, context_of, estimate
+from runner_supervisor.core.memory import CONTEXT_PAD, MIB, Estimate, context_of, estimate, gpu_layers
+from runner_supervisor.core.shape import ModelShape
 
 HEADROOM = 0.05
 """Of what is free, the share left alone: the estimate is not exact, and others use memory too."""
@@ -38,7 +39,7 @@ class Fit:
         estimate: the sum, with the prompt cache and GPU layers named here.
         cache_ram_mib: the `--cache-ram` to pass; the user's own if there is one.
         gpu_layers: layers that go to GPUs; None without one.
-        largest_ctx: the largest `--ctx-size` that fits, at most the model's own; None if none does.
+        largest_ctx: the largest `--ctx-size` that fits, up to the model's own or the one asked for; None if none.
     """
 
     fits: bool
@@ -50,7 +51,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Floor:
-    """How far down the ladder goes: least context in tokens (all slots together), fewest GPU layers."""
+    """How far down the ladder goes: least context a slot can use, in tokens; fewest GPU layers."""
 
     ctx: int = 2048
     gpu_layers: int = 0
@@ -99,34 +100,36 @@ def ladder(shape: ModelShape, demand: Demand, floor: Floor) -> tuple[Rung, ...]:
 
 def steps(shape: ModelShape, demand: Demand, floor: Floor) -> Iterator[tuple[Rung, Demand]]:
     """The rungs of `ladder`, each with the demand it leaves."""
-    flags: dict[str, tuple[str, ...]] = {}
+    flags: dict[str, str] = {}
     now = demand
 
-    def rung(name: str, given: tuple[str, ...], says: str) -> tuple[Rung, Demand]:
-        flags[name] = given
-        return Rung(tuple(flag for group in flags.values() for flag in group), says), now
+    def rung(says: str, **given: int) -> tuple[Rung, Demand]:
+        flags.update({f"--{name.replace('_', '-')}": str(value) for name, value in given.items()})
+        unified = ("--kv-unified",) if now.kv_unified and "--parallel" in flags else ()
+        return Rung((*(word for pair in flags.items() for word in pair), *unified), says), now
 
     if now.cache_ram_mib != 0:
-        before = "default" if now.cache_ram_mib is None else now.cache_ram_mib
+        before = "default" if now.cache_ram_mib is None else str(now.cache_ram_mib)
         now = replace(now, cache_ram_mib=0)
-        yield rung("cache-ram", ("--cache-ram", "0"), f"cache-ram {before} -> 0")
+        yield rung(f"cache-ram {before} -> 0", cache_ram=0)
     ctx, per_slot = context_of(shape, now)
     while now.parallel > 1:
-        before = now.parallel
-        ctx = ctx if now.kv_unified else per_slot * (before // 2)
-        now = replace(now, parallel=before // 2, ctx_tokens=ctx)
-        unified = ("--kv-unified",) if now.kv_unified else ()
-        given = ("--parallel", str(now.parallel), *unified, "--ctx-size", str(ctx))
-        yield rung("parallel", given, f"parallel {before} -> {now.parallel}")
+        slots = now.parallel // 2
+        ctx = ctx if now.kv_unified else per_slot * slots
+        says = f"parallel {now.parallel} -> {slots}"
+        now = replace(now, parallel=slots, ctx_tokens=ctx)
+        yield rung(says, parallel=slots, ctx_size=ctx)
     while ctx > floor.ctx:
-        before, ctx = ctx, max(floor.ctx, ctx // 2)
+        says = f"context {ctx} -> {max(floor.ctx, ctx // 2)}"
+        ctx = max(floor.ctx, ctx // 2)
         now = replace(now, ctx_tokens=ctx)
-        yield rung("ctx", ("--ctx-size", str(ctx)), f"context {before} -> {ctx}")
-    layers = min(now.gpu_layers if now.gpu_layers is not None else len(shape.layers) + 1, len(shape.layers) + 1)
-    while now.gpus and layers > floor.gpu_layers:
-        before, layers = layers, max(floor.gpu_layers, layers // 2)
+        yield rung(says, ctx_size=ctx)
+    layers = gpu_layers(shape, now)
+    while layers > floor.gpu_layers:
+        says = f"GPU layers {layers} -> {max(floor.gpu_layers, layers // 2)}"
+        layers = max(floor.gpu_layers, layers // 2)
         now = replace(now, gpu_layers=layers)
-        yield rung("gpu-layers", ("--gpu-layers", str(layers)), f"GPU layers {before} -> {layers}")
+        yield rung(says, gpu_layers=layers)
 
 
 def _fits(shape: ModelShape, demand: Demand, free: Free) -> bool:
@@ -151,7 +154,8 @@ def _placed(shape: ModelShape, demand: Demand, free: Free) -> Demand:
 def _largest_ctx(shape: ModelShape, demand: Demand, met: Callable[[int], bool]) -> int | None:
     streams = 1 if demand.kv_unified else demand.parallel
     step = CONTEXT_PAD * streams
-    most = max(1, context_of(shape, replace(demand, ctx_tokens=None))[0] // step)
+    own, asked = (context_of(shape, one)[0] for one in (replace(demand, ctx_tokens=None), demand))
+    most = max(own, asked) // step
     steps_up = _largest(1, most, lambda count: met(count * step))
     return None if steps_up is None else steps_up * step
 

@@ -7,11 +7,12 @@ and how well it agrees with the real thing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from runner_supervisor.core.demand import Demand
+from runner_supervisor.core.shape import OUTPUT, TOKEN_EMBEDDING, ModelShape, Tensor
 
 MIB = 1 << 20
 CONTEXT_PAD = 256
@@ -23,104 +24,38 @@ KV_BLOCKS: Mapping[str, tuple[int, int]] = {
 }  # fmt: skip
 """Types a KV cache can have (common/arg.cpp): numbers per block, bytes per block (ggml/src/ggml-common.h)."""
 
-PROCESS_BYTES = 24 * MIB
-"""llama-server with no model: its code, libraries and threads. Measured."""
-VOCABULARY_TOKEN_BYTES = 250
-"""One token in llama-server's tables: its text thrice, its score, a hash entry (src/llama-vocab.cpp). Measured."""
-VOCABULARY_MERGE_BYTES = 200
-"""One merge rule: two strings and a hash entry (src/llama-vocab.cpp). Measured."""
-SLOT_TOKEN_BYTES = 12
-"""One token's row in a slot's list of candidates for sampling (`llama_token_data`)."""
+PROCESS_BYTES = 17 * MIB
+"""llama-server with a model of no size: its code, libraries, threads, HTTP server. Measured."""
+SLOT_BYTES = MIB // 5
+"""A slot's own bookkeeping. Measured."""
+TENSOR_BYTES = 11 * 1024
+"""Bookkeeping per weight: graphs and the scheduler's tables have room for eight nodes for each
+(`graph_max_nodes`, src/llama-context.cpp). Measured."""
+TOKEN_BYTES = 160
+"""A token of the vocabulary: its text thrice, its score, a hash entry (src/llama-vocab.cpp). Measured."""
+BYTE_PAIR_TOKEN_BYTES = 240
+"""The same where the tokenizer is a byte-pair one. Measured."""
+MERGE_BYTES = 130
+"""A merge rule of a byte-pair tokenizer: two strings and a hash entry (src/llama-vocab.cpp). Measured."""
+CANDIDATE_BYTES = 15
+"""A token in a slot's list of candidates for sampling: 12 bytes of `llama_token_data`, and what is copied of it.
+Measured."""
+
+AMX = frozenset({"amx_int8", "avx512_vnni"})
+AMX_ALIGNMENT: Mapping[str, int] = {
+    "q4_0": 32, "q4_1": 32, "q8_0": 32, "q4_k": 256, "q5_k": 256, "q6_k": 256, "iq4_xs": 256, "f16": 16,
+}  # fmt: skip
+"""Types AMX has kernels for, and what a row's length must be a multiple of (ggml/src/ggml-cpu/amx/amx.cpp)."""
+AMX_EXTRA: Mapping[str, float] = {"q8_0": 4 / 34, "q4_k": 4 / 144, "q5_k": 4 / 176, "iq4_xs": 2 / 136}
+"""What an AMX copy takes beyond the tensor's size, per type (`get_tile_size`, ggml/src/ggml-cpu/amx/mmq.cpp)."""
+REPACKED: tuple[tuple[str, frozenset[str]], ...] = (
+    ("avx2", frozenset({"q4_0", "q4_k", "iq4_nl", "mxfp4"})),
+    ("avx512f", frozenset({"q2_k"})),
+    ("asimddp", frozenset({"q4_0", "q4_k", "q5_k", "q6_k", "iq4_nl", "mxfp4", "q8_0"})),
+)
+"""Types rearranged for other instruction sets (ggml/src/ggml-cpu/repack.cpp)."""
 
 Place = Literal["host", "gpu"]
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One tensor of a model file.
-
-    Attributes:
-        name: as in the file, `blk.3.ffn_up.weight`.
-        kind: ggml type, lower case.
-        dims: sizes, innermost first.
-        size_bytes: size of its data.
-        file: number of the file that holds it.
-        offset: where its data begins in that file, in bytes.
-    """
-
-    name: str
-    kind: str
-    dims: tuple[int, ...]
-    size_bytes: int
-    file: int
-    offset: int
-
-    @property
-    def layer(self) -> int | None:
-        """The number of the layer it belongs to, None for what stands before or after the layers."""
-        parts = self.name.split(".", 2)
-        return int(parts[1]) if parts[0] == "blk" and len(parts) > 2 and parts[1].isdecimal() else None
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What one layer remembers.
-
-    Attributes:
-        keys: numbers cached per token for keys, all heads together; 0 if it caches none.
-        values: the same for values.
-        windowed: only a sliding window of tokens is cached.
-        state_bytes: a recurrent layer's state, per slot.
-    """
-
-    keys: int
-    values: int
-    windowed: bool = False
-    state_bytes: int = 0
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What a model's header says that decides its memory.
-
-    Attributes:
-        architecture: llama.cpp's name for it.
-        context_tokens: the context it was trained with.
-        embedding: width of a token's vector.
-        feed_forward: the widest feed-forward layer.
-        heads: query heads, the most of any layer.
-        query: width of all query heads together, the most of any layer.
-        vocabulary: tokens.
-        merges: merge rules of its tokenizer.
-        layers: what each layer remembers.
-        window: tokens in the sliding window, 0 if there is none.
-        experts: experts, 0 if there are none.
-        experts_used: experts a token goes through.
-        expert_feed_forward: width of one expert.
-        tensors: its weights.
-        file_bytes: sizes of its files, headers included.
-    """
-
-    architecture: str
-    context_tokens: int
-    embedding: int
-    feed_forward: int
-    heads: int
-    query: int
-    vocabulary: int
-    merges: int
-    layers: tuple[Layer, ...]
-    window: int
-    experts: int
-    experts_used: int
-    expert_feed_forward: int
-    tensors: tuple[Tensor, ...]
-    file_bytes: tuple[int, ...]
-
-    @property
-    def weight_bytes(self) -> int:
-        """All weights together."""
-        return sum(tensor.size_bytes for tensor in self.tensors)
 
 
 @dataclass(frozen=True)
@@ -179,24 +114,199 @@ def context_of(shape: ModelShape, demand: Demand) -> tuple[int, int]:
 
 def estimate(shape: ModelShape, demand: Demand) -> Estimate:
     """Add up what llama-server would take for `shape` with the settings of `demand`."""
-    items: list[Item] = []
-    items.append(Item("weights", shape.weight_bytes, f"{len(shape.tensors)} tensors"))
+    items = (
+        *_weights(shape, demand),
+        *_cache(shape, demand),
+        *_compute(shape, demand),
+        _outputs(shape, demand),
+        *_checkpoints(shape, demand),
+        _vocabulary(shape),
+        _process(shape, demand),
+        *_prompt_cache(demand),
+    )
+    return Estimate(tuple(item for item in items if item.size_bytes or item.name == "prompt cache"))
+
+
+def gpu_layers(shape: ModelShape, demand: Demand) -> int:
+    """How many layers go to GPUs, the output counting as one more; all if nobody says (src/llama-model.cpp)."""
+    most = len(shape.layers) + 1
+    return 0 if not demand.gpus else most if demand.gpu_layers is None else min(demand.gpu_layers, most)
+
+
+def is_copied(tensor: Tensor, demand: Demand) -> bool:
+    """Whether the CPU keeps a copy of this matrix in a layout it multiplies faster.
+
+    Which types and sizes it does that for depends on its instruction sets (`supports_op` of
+    ggml/src/ggml-cpu/amx/amx.cpp, `ggml_repack_get_optimal_repack_type` of ggml/src/ggml-cpu/repack.cpp).
+    """
+    if not demand.repack or len(tensor.dims) < 2 or tensor.dims[1] < 2 or tensor.name == TOKEN_EMBEDDING:
+        return False
+    columns, rows = tensor.dims[:2]
+    if demand.cpu >= AMX and len(tensor.dims) == 2 and tensor.kind in AMX_ALIGNMENT:
+        return rows % 32 == 0 and columns % AMX_ALIGNMENT[tensor.kind] == 0
+    return any(feature in demand.cpu and tensor.kind in kinds and rows % 8 == 0 for feature, kinds in REPACKED)
+
+
+def _weights(shape: ModelShape, demand: Demand) -> Iterator[Item]:
+    """Weights as src/llama-model-loader.cpp places them.
+
+    A mapped file is resident from the first to the last tensor used where it is; what lies between and was copied
+    elsewhere is resident too, until memory is short.
+    """
+    first_gpu, last = len(shape.layers) + 1 - gpu_layers(shape, demand), len(shape.layers)
+
+    def on_gpu(tensor: Tensor) -> bool:
+        layer = last if tensor.layer is None else tensor.layer
+        return tensor.name != TOKEN_EMBEDDING and layer >= first_gpu
+
+    tied = not any(tensor.name == OUTPUT for tensor in shape.tensors)
+    output = [replace(tensor, name=OUTPUT) for tensor in shape.tensors if tied and tensor.name == TOKEN_EMBEDDING]
+    there = [tensor for tensor in (*shape.tensors, *output) if on_gpu(tensor)]
+    here = [tensor for tensor in shape.tensors if not on_gpu(tensor)]
+    multiplied = [tensor for tensor in (*here, *output) if not on_gpu(tensor)]
+    copied = [tensor for tensor in multiplied if is_copied(tensor, demand)]
+    kept = [tensor for tensor in here if not is_copied(tensor, demand)]
+    kept_bytes = sum(tensor.size_bytes for tensor in kept)
+    extra = AMX_EXTRA if demand.cpu >= AMX else {}
+    copied_bytes = sum(int(tensor.size_bytes * (1 + extra.get(tensor.kind, 0.0))) for tensor in copied)
+    yield Item("weights", kept_bytes, f"{len(kept)} tensors, {'mapped' if demand.mmap else 'read'} from the file")
+    yield Item("weights, rearranged", copied_bytes, f"copies of {len(copied)} matrices for this CPU; see --no-repack")
+    if demand.mmap:
+        mapped = sum(
+            max(tensor.offset + tensor.size_bytes for tensor in part) - min(tensor.offset for tensor in part)
+            for part in ([tensor for tensor in kept if tensor.file == file] for file in range(len(shape.file_bytes)))
+            if part
+        )
+        how = "mapped beside what was copied; given back when memory is short"
+        yield Item("rest of the file", max(0, mapped - kept_bytes), how, spare=True)
+    yield Item("weights", sum(tensor.size_bytes for tensor in there), f"{len(there)} tensors", "gpu")
+
+
+def _cache(shape: ModelShape, demand: Demand) -> Iterator[Item]:
+    """The KV cache and recurrent states (src/llama-kv-cache.cpp, src/llama-kv-cache-iswa.cpp)."""
     total, _ = context_of(shape, demand)
-    kv = sum(
-        total * (row_bytes(demand.cache_type_k, layer.keys) + row_bytes(demand.cache_type_v, layer.values))
+    window = _window_cells(shape, demand)
+    first_gpu = len(shape.layers) + 1 - gpu_layers(shape, demand)
+    sizes: dict[tuple[Place, bool], int] = {}
+    states: dict[Place, int] = {"host": 0, "gpu": 0}
+    for index, layer in enumerate(shape.layers):
+        place: Place = "gpu" if demand.gpus and index >= first_gpu and demand.kv_offload else "host"
+        tokens = window if layer.windowed else total
+        row = row_bytes(demand.cache_type_k, layer.keys) + row_bytes(demand.cache_type_v, layer.values)
+        sizes[place, layer.windowed] = sizes.get((place, layer.windowed), 0) + tokens * row
+        states[place] += layer.state_bytes * demand.parallel
+    types = demand.cache_type_k + ("" if demand.cache_type_v == demand.cache_type_k else f"/{demand.cache_type_v}")
+    for (place, windowed), size in sizes.items():
+        layers = [one for one in shape.layers if one.windowed is windowed and one.keys + one.values]
+        tokens = window if windowed else total
+        numbers = max((one.keys + one.values for one in layers), default=0)
+        name = "KV cache, sliding window" if windowed else "KV cache"
+        yield Item(name, size, f"{tokens} tokens x {len(layers)} layers x {numbers} numbers x {types}", place)
+    for place, size in states.items():
+        yield Item("recurrent state", size, f"{demand.parallel} slots", place)
+
+
+def _window_cells(shape: ModelShape, demand: Demand) -> int:
+    """Tokens a sliding-window layer caches, all slots together (src/llama-kv-cache-iswa.cpp)."""
+    total, per_slot = context_of(shape, demand)
+    if demand.swa_full:
+        return total
+    slots = demand.parallel
+    one = _pad(min(per_slot, shape.window * (slots if demand.kv_unified else 1) + demand.ubatch), CONTEXT_PAD)
+    return one if demand.kv_unified else one * slots
+
+
+def _compute(shape: ModelShape, demand: Demand) -> Iterator[Item]:
+    """The buffers one batch is computed in, at their largest.
+
+    What is alive at once where a layer is widest (ggml/src/ggml-alloc.c walks the graphs of src/models/): vectors as
+    wide as the embedding, and either queries, keys, values and their result, or three times the feed-forward width,
+    per expert used. Beside it the mask of who sees whom (src/llama-graph.cpp), and what the CPU converts a batch to
+    before it multiplies (`ggml_graph_plan`, ggml/src/ggml-cpu/ggml-cpu.c).
+    """
+    total, per_slot = context_of(shape, demand)
+    ubatch = min(demand.ubatch, demand.batch, total)
+    width, used = shape.embedding, max(1, shape.experts_used)
+    inner = max(shape.feed_forward if not shape.experts else 0, used * shape.expert_feed_forward)
+    cached = max((layer.keys + layer.values for layer in shape.layers), default=0)
+    attention = 3 * width + 2 * shape.query + cached
+    feed_forward = max(4 * width + 3 * inner, 3 * width + inner + used * width if shape.experts else 0)
+    logits = 2 * width * ubatch + shape.vocabulary * _output_rows(shape, demand)
+    scores = 0 if demand.flash else per_slot * shape.heads
+    activations = 4 * max(ubatch * (attention + scores), ubatch * feed_forward, logits)
+    windowed = any(layer.windowed for layer in shape.layers)
+    streams = 1 if demand.kv_unified else demand.parallel
+    seen = per_slot + (_window_cells(shape, demand) // streams if windowed else 0)
+    mask = ubatch * seen * (2 if demand.flash else 4)
+    place: Place = "gpu" if gpu_layers(shape, demand) else "host"
+    yield Item("compute buffer", activations, f"{ubatch} tokens at once, {width} wide, {inner} in the middle", place)
+    yield Item("attention mask", mask, f"{ubatch} x {seen} tokens", place)
+    if place == "host":
+        of_scores = 0 if demand.cache_type_v == "f32" else 2.0 * scores
+        converted = max((_converted(tensor, shape, demand) for tensor in shape.tensors), default=0.0)
+        size = int(ubatch * max(converted, of_scores))
+        yield Item("converted batch", size, f"{ubatch} tokens, for what is not multiplied as f32")
+
+
+def _converted(tensor: Tensor, shape: ModelShape, demand: Demand) -> float:
+    """Bytes a token takes once converted for this matrix: to 16 bits, or to 8 if it is quantised.
+
+    What AMX keeps a copy of in 16 bits is multiplied as it is (ggml/src/ggml-cpu/amx/mmq.cpp).
+    """
+    if tensor.layer is None or len(tensor.dims) < 2 or tensor.kind == "f32":
+        return 0.0
+    full = tensor.kind in {"f16", "bf16"}
+    number_bytes = 34 / 32 if not full else 0.0 if is_copied(tensor, demand) else 2.0
+    tokens = max(1, shape.experts_used) if "_exps" in tensor.name else 1
+    return tensor.dims[0] * tokens * number_bytes
+
+
+def _output_rows(shape: ModelShape, demand: Demand) -> int:
+    """Tokens of a batch that have an output (tools/server/server-context.cpp, `server_output_limits`)."""
+    return min(demand.batch, context_of(shape, demand)[0]) if demand.embeddings else demand.parallel
+
+
+def _outputs(shape: ModelShape, demand: Demand) -> Item:
+    """Logits, embeddings, and each slot's candidates for sampling (src/llama-context.cpp, common/sampling.cpp)."""
+    rows = _output_rows(shape, demand)
+    numbers = shape.vocabulary + (shape.embedding if demand.embeddings else 0)
+    candidates = CANDIDATE_BYTES * shape.vocabulary * demand.parallel
+    return Item("outputs", 4 * rows * numbers + candidates, f"{rows} rows of {numbers}, {demand.parallel} slots")
+
+
+def _checkpoints(shape: ModelShape, demand: Demand) -> Iterator[Item]:
+    """Copies of what cannot be rolled back: sliding windows and states (tools/server/server-context.cpp)."""
+    _, per_slot = context_of(shape, demand)
+    window = min(per_slot, shape.window)
+    size = sum(
+        layer.state_bytes
+        + (
+            window * (row_bytes(demand.cache_type_k, layer.keys) + row_bytes(demand.cache_type_v, layer.values))
+            if layer.windowed and not demand.swa_full
+            else 0
+        )
         for layer in shape.layers
     )
-    items.append(Item("KV cache", kv, f"{total} tokens x {len(shape.layers)} layers"))
-    ubatch = min(demand.ubatch, total)
-    compute = 4 * ubatch * (4 * shape.embedding + 3 * shape.feed_forward) + 2 * ubatch * total
-    items.append(Item("compute buffers", compute, f"batch of {ubatch} tokens"))
-    vocabulary = shape.vocabulary * VOCABULARY_TOKEN_BYTES + shape.merges * VOCABULARY_MERGE_BYTES
-    items.append(Item("vocabulary", vocabulary, f"{shape.vocabulary} tokens"))
-    items.append(Item("process", PROCESS_BYTES, "code, libraries, threads"))
-    if demand.cache_ram_mib:
+    each = min(demand.checkpoints, 2 + per_slot // max(1, demand.checkpoint_step))
+    yield Item("context checkpoints", size * each * demand.parallel, f"{demand.parallel} slots x {each}")
+
+
+def _vocabulary(shape: ModelShape) -> Item:
+    token_bytes = BYTE_PAIR_TOKEN_BYTES if shape.merges else TOKEN_BYTES
+    size = shape.vocabulary * token_bytes + shape.merges * MERGE_BYTES
+    return Item("vocabulary", size, f"{shape.vocabulary} tokens, {shape.merges} merges")
+
+
+def _process(shape: ModelShape, demand: Demand) -> Item:
+    size = PROCESS_BYTES + demand.parallel * SLOT_BYTES + len(shape.tensors) * TENSOR_BYTES
+    return Item("process", size, f"the program, {demand.parallel} slots, graphs for {len(shape.tensors)} tensors")
+
+
+def _prompt_cache(demand: Demand) -> Iterator[Item]:
+    """Prompts kept for reuse: its limit, if one is named; without any limit nobody can say."""
+    if demand.cache_ram_mib is not None and demand.cache_ram_mib != 0:
         limit = max(0, demand.cache_ram_mib)
-        items.append(Item("prompt cache", limit * MIB, f"--cache-ram {demand.cache_ram_mib}"))
-    return Estimate(tuple(items))
+        yield Item("prompt cache", limit * MIB, f"at most, --cache-ram {demand.cache_ram_mib}")
 
 
 def row_bytes(kind: str, numbers: int) -> int:

@@ -7,6 +7,7 @@ clear error. The format is that of ggml/src/gguf.cpp, the keys are those of src/
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import re
 import struct
@@ -15,13 +16,17 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from runner_supervisor.core.memory import Layer, ModelShape, Tensor
+from runner_supervisor.core.shape import Layer, ModelShape, Tensor
 from runner_supervisor.engine.model import GGUF_MAGIC, check_model
 from runner_supervisor.errors import ModelError
 
 VERSIONS = (2, 3)
 """Versions llama.cpp reads (ggml/src/gguf.cpp)."""
 MOST_DIMENSIONS = 4
+MOST_ENTRIES = 100_000
+"""Keys or tensors in a header; real ones have a few thousand."""
+MOST_STRINGS = 1 << 23
+"""Strings in one array; the largest vocabularies have a few hundred thousand."""
 KEPT_ARRAY = 4096
 """Arrays of numbers longer than this are stepped over: those kept have one entry per layer."""
 MOST_LAYERS = 512
@@ -150,6 +155,8 @@ class _Reader:
             raise ModelError(f"{self._path} {told}, which llama-server cannot read; convert the model again")
         tensor_count, key_count = self._u64(), self._u64()
         self._expect(24 * tensor_count + 12 * key_count)
+        if max(tensor_count, key_count) > MOST_ENTRIES:
+            raise self._damaged(f"it names {key_count} keys and {tensor_count} tensors")
         values: dict[str, Value] = {}
         lengths: dict[str, int] = {}
         for _ in range(key_count):
@@ -181,7 +188,7 @@ class _Reader:
     ) -> tuple[Tensor, ...]:
         """Tensors with their sizes. One of a type newer than this table reaches to where the next begins."""
         ends = sorted({offset for *_, offset in infos} | {max(0, self._size - begin)})
-        following = dict(zip(ends, ends[1:], strict=False))
+        following = dict(itertools.pairwise(ends))
         tensors = []
         for name, number, dims, offset in infos:
             kind, per_block, block_bytes = KINDS.get(number, (f"type-{number}", 0, 0))
@@ -197,6 +204,8 @@ class _Reader:
         kind, length = self._u32(), self._u64()
         if kind == STRING:
             self._expect(8 * length)
+            if length > MOST_STRINGS:
+                raise self._damaged(f"it has a list of {length} texts")
             self._skip_strings(length)
             return None, length
         if kind not in SCALARS:
@@ -212,7 +221,7 @@ class _Reader:
         try:
             for _ in range(count):
                 at += 8 + read(data, at)[0]
-        except struct.error:
+        except (struct.error, OverflowError):
             raise self._damaged("it ends within its header") from None
         self._at = at
         self._expect(0)
@@ -314,7 +323,7 @@ def _layers(architecture: str, header: Header) -> tuple[Layer, ...]:
     windowed = _windowed(architecture, header, count)
     recurrent = _recurrent(architecture, header, kv_heads, count)
     state = _state_bytes(architecture, header, max(heads, default=0))
-    caching = count - number("nextn_predict_layers") * 0 - number("attention.shared_kv_layers")
+    caching = count - number("attention.shared_kv_layers")
     layers = []
     for index in range(count):
         own_heads = kv_heads[index] if kv_heads[index] >= 0 else heads[index]
@@ -359,7 +368,7 @@ def _state_bytes(architecture: str, header: Header, heads: int) -> int:
 
     embedding, convolution = number("embedding_length"), max(0, number("ssm.conv_kernel") - 1)
     if number("wkv.head_size"):
-        rolling, state = (2 if number("wkv.head_size") else 1) * embedding, embedding * number("wkv.head_size")
+        rolling, state = 2 * embedding, embedding * number("wkv.head_size")
     elif number("shortconv.l_cache"):
         rolling, state = embedding * (number("shortconv.l_cache") - 1), 0
     elif number("kda.head_dim"):

@@ -54,7 +54,8 @@ def free_memory(*, root: Path = ROOT, machine_bytes: int | None = None) -> Free:
 def oom_kills(pid: int | None, *, root: Path = ROOT) -> int | None:
     """How many processes the kernel has killed for want of memory where `pid` lives.
 
-    Counted by its memory cgroup, or, where that does not count, by the whole machine (Linux 4.13 and later).
+    Counted by its memory cgroup, or, where that does not count, by the whole machine (Linux 4.13 and later). A
+    process that is gone is looked for where this one lives, as a child's cgroup is its parent's.
 
     Args:
         pid: a process; None: this one.
@@ -63,10 +64,11 @@ def oom_kills(pid: int | None, *, root: Path = ROOT) -> int | None:
     Returns:
         The count, None where nobody counts.
     """
-    for folder, dialect in _memory_cgroups("self" if pid is None else str(pid), root):
-        kills = _numbers(folder / dialect.events).get("oom_kill")
-        if kills is not None:
-            return kills
+    for process in ("self",) if pid is None else (str(pid), "self"):
+        for folder, dialect in _memory_cgroups(process, root):
+            kills = _numbers(folder / dialect.events).get("oom_kill")
+            if kills is not None:
+                return kills
     return _numbers(root / "proc/vmstat").get("oom_kill")
 
 
@@ -94,7 +96,7 @@ def _memory_cgroups(process: str, root: Path) -> Iterator[tuple[Path, Dialect]]:
     A container's own path may not exist under the mount it sees: then that mount's root is its own.
     """
     for line in _text(root / "proc" / process / "cgroup").splitlines():
-        number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if "memory" in controllers.split(","):
             dialect, mount = V1, _mount(root, "cgroup", "memory")
         elif number == "0" and not controllers:
@@ -120,9 +122,9 @@ def _mount(root: Path, kind: str, option: str) -> tuple[Path, PurePosixPath] | N
     for line in _text(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         fields, kinds = before.split(), after.split()
-        if len(fields) > 4 and len(kinds) > 2 and kinds[0] == kind:
-            if not option or option in kinds[2].split(","):
-                return root / fields[4].lstrip("/"), PurePosixPath(fields[3])
+        known = len(fields) > 4 and len(kinds) > 2 and kinds[0] == kind
+        if known and (not option or option in kinds[2].split(",")):
+            return root / fields[4].lstrip("/"), PurePosixPath(fields[3])
     return None
 
 
