@@ -338,12 +338,12 @@ async def test_requests_wait_while_an_engine_is_stopped_to_be_started_again(shor
 # Two engines at once.
 
 
-async def test_what_is_forgotten_takes_no_slot_of_the_next_engine(short_dir: Path) -> None:
+async def test_what_is_at_work_on_the_engine_before_takes_no_slot_of_the_next(short_dir: Path) -> None:
     async with rig(short_dir, never, slots=1) as here:
         asking = [asyncio.create_task(here.ask(post())) for _ in range(3)]
         await queued(here, 2)
         await asked(here, 1)
-        here.front.queue.forget_working()
+        here.change(State.READY)
         await asked(here, 2)
         finish(here.engine.asked[0])
         await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
@@ -353,11 +353,11 @@ async def test_what_is_forgotten_takes_no_slot_of_the_next_engine(short_dir: Pat
         assert all(answer.endswith(b"hi") for answer in await asyncio.gather(*asking))
 
 
-async def test_what_is_forgotten_and_loses_its_engine_waits_again(short_dir: Path) -> None:
+async def test_what_is_at_work_on_the_engine_before_and_loses_it_waits_again(short_dir: Path) -> None:
     async with rig(short_dir, never, slots=1) as here:
         asking = [asyncio.create_task(here.ask(post()))]
         await asked(here, 1)
-        here.front.queue.forget_working()
+        here.change(State.READY)
         asking.append(asyncio.create_task(here.ask(post())))
         await asked(here, 2)
         here.crash()

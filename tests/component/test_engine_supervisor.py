@@ -141,6 +141,12 @@ async def test_a_load_that_gets_on_may_take_longer_than_its_limit(short_dir: Pat
         assert len(engine.log.tail(100)) == 30
 
 
+def first_report(folder: Path) -> tuple[Path, str]:
+    """The oldest report on an engine that hung."""
+    path = min(folder.glob("stall-*.txt"))
+    return path, path.read_text()
+
+
 async def test_an_engine_that_answers_health_alone_is_found_reported_and_healed(short_dir: Path) -> None:
     policy = Policy(stall_timeout_s=0.5, stop_grace_s=0.2, restart=SOON)
     async with supervised(short_dir, "--hang-after", "1", "--ignore-term", policy=policy) as engine:
@@ -150,12 +156,10 @@ async def test_an_engine_that_answers_health_alone_is_found_reported_and_healed(
         death = engine.machine.last_death
         assert death is not None
         assert death.cause is Cause.STALL
-        (report,) = short_dir.glob("stall-*.txt")
-        assert str(report) in death.detail
-        text = report.read_text()
-        assert "slots: no answer" in text
-        assert f"llama-server {text.split()[1].rstrip(',')}," in text
         await engine.wait_for(State.READY)
+    report, text = first_report(short_dir)
+    assert str(report) in death.detail
+    assert "slots: no answer" in text
 
 
 async def test_an_engine_with_work_and_no_progress_is_found_and_one_with_progress_is_left_alone(

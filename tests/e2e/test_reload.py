@@ -21,8 +21,6 @@ from tests.ledger import Ledger, Load, short, stream
 
 from runner_supervisor.planning import demo_model
 
-pytestmark = pytest.mark.anyio
-
 SLOTS = 24
 STREAMS = 16
 PER_S = 200
@@ -90,6 +88,7 @@ def check(ledger: Ledger) -> None:
     assert ledger.answered == ledger.sent
 
 
+@pytest.mark.anyio
 async def test_a_reload_under_load_brings_a_new_engine_and_fails_no_request(configured: Configured) -> None:
     before = configured.status()["engine"]["pid"]
     async with under_load(configured):
@@ -104,6 +103,7 @@ async def test_a_reload_under_load_brings_a_new_engine_and_fails_no_request(conf
         assert direct.get("/props").json()["default_generation_settings"]["n_ctx"] == 16384
 
 
+@pytest.mark.anyio
 async def test_a_restart_under_load_fails_no_request(configured: Configured) -> None:
     before = configured.status()["engine"]["pid"]
     async with under_load(configured):
@@ -112,6 +112,7 @@ async def test_a_restart_under_load_fails_no_request(configured: Configured) -> 
     assert configured.status()["engine"]["pid"] != before
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("fault", ["truncated", "of no known architecture"])
 async def test_a_reload_to_a_broken_model_fails_no_request_and_status_says_why(
     configured: Configured, fault: str
@@ -133,7 +134,7 @@ async def test_a_reload_to_a_broken_model_fails_no_request_and_status_says_why(
     assert ("broken.gguf" if fault == "truncated" else "architecture") in status["change"]["detail"]
 
 
-async def test_a_hangup_reloads_what_needs_no_new_engine(configured: Configured) -> None:
+def test_a_hangup_reloads_what_needs_no_new_engine(configured: Configured) -> None:
     before = configured.status()
     configured.write(ctx=32768, max_body_bytes=100)
     os.kill(configured.service.process.pid, signal.SIGHUP)
@@ -145,7 +146,7 @@ async def test_a_hangup_reloads_what_needs_no_new_engine(configured: Configured)
     assert answer.status_code == 413
 
 
-async def test_what_cannot_change_while_running_is_refused_and_nothing_changes(configured: Configured) -> None:
+def test_what_cannot_change_while_running_is_refused_and_nothing_changes(configured: Configured) -> None:
     configured.write(ctx=16384, host="127.0.0.2")
     done = configured.command("reload")
     assert done.returncode == 1
@@ -154,7 +155,7 @@ async def test_what_cannot_change_while_running_is_refused_and_nothing_changes(c
         assert direct.get("/props").json()["default_generation_settings"]["n_ctx"] == 32768
 
 
-async def test_settings_that_make_no_sense_change_nothing(configured: Configured) -> None:
+def test_settings_that_make_no_sense_change_nothing(configured: Configured) -> None:
     configured.config.write_text("queue_size = 'many'\n")
     done = configured.command("reload")
     assert done.returncode == 1

@@ -25,7 +25,6 @@ import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-
 METRICS = b"llamacpp:requests_processing 0\nllamacpp:n_decode_total 1\nllamacpp:prompt_tokens_total 1\n"
 
 

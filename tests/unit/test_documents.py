@@ -9,8 +9,8 @@ import pytest
 from tools.demo_model import make
 from tools.generate_docs import DOCS, DOCUMENTS
 
-from runner_supervisor.planning import demo_model
 from runner_supervisor.engine.model import check_model
+from runner_supervisor.planning import demo_model
 
 REPOSITORY = Path(__file__).parents[2]
 

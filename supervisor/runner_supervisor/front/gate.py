@@ -10,7 +10,7 @@ ANYONE = Share("anyone")
 
 
 class Gate:
-    """Turns a request's credentials into who is asking, with what share. `open_`: while there is no key, anyone may."""
+    """Turns a request's credentials into who is asking, with what share. `open_`: without any key, anyone may."""
 
     def __init__(self, keys: KeyStore, *, open_: bool) -> None:
         self._keys = keys

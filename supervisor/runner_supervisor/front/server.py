@@ -253,7 +253,7 @@ class Front:
     def _leave(self) -> None:
         """The engine gets no more requests, and may finish those it has."""
         if self._upstream:
-            self._upstream.close()
+            self._upstream.lose()
         self._leaving, self._upstream = self._upstream, None
         self.queue.set_slots(0)
         self.queue.forget_working()
