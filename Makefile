@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PATHS := supervisor builders tests tools bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help start test lint format docs bench clean
+.PHONY: help start test lint format docs bench soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -44,6 +44,9 @@ docs: $(VENV)/.installed-dev ## write the generated documents again
 bench: $(VENV)/.installed-dev ## measure the front beside nginx; ARGS="--rounds 5 --picture out.png w2 w3" picks
 	@$(BIN)/python -c "import matplotlib" 2>/dev/null || $(BIN)/pip install --quiet --editable '.[bench]'
 	@$(BIN)/python -m bench $(ARGS)
+
+soak: $(VENV)/.installed-dev ## load and faults for MINUTES (24) minutes, then a ledger of every request
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),24)
 
 clean: ## remove what make made here; the build cache stays
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*

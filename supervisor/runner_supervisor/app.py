@@ -27,6 +27,7 @@ from runner_supervisor.engine.binary import EngineBinary
 from runner_supervisor.engine.logs import EngineLog
 from runner_supervisor.engine.model import check_model
 from runner_supervisor.engine.process import sweep_orphans
+from runner_supervisor.engine.sizing import Sizing
 from runner_supervisor.engine.succession import Succession
 from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor, Place, Transition, describe
 from runner_supervisor.errors import AlreadyRunningError, ConfigError, EngineError
@@ -74,14 +75,14 @@ class Calls:
     """What a run asks of whoever began it.
 
     `find_binary` finds or builds llama-server, which may take minutes. For a reload `load` reads the settings
-    again, and `present_binary` finds the llama-server there is. `on_plan` and `on_ready` are called once, when it
-    is known what will run, and when it serves.
+    again, and `present_binary` finds the llama-server there is. `on_sizing` and `on_ready` are called once, when it
+    is known what the model takes, and when it serves.
     """
 
     find_binary: Callable[[], EngineBinary]
     load: Callable[[], Settings]
     present_binary: Callable[[], EngineBinary]
-    on_plan: Callable[[Plan], None]
+    on_sizing: Callable[[Sizing], None]
     on_ready: Callable[[Ready], None]
 
 
@@ -103,8 +104,7 @@ def run(settings: Settings, calls: Calls) -> None:
         tcp = stack.enter_context(bind_tcp(settings.host, settings.port))
         control = stack.enter_context(bind_unix(layout.control_socket))
         stack.callback(layout.control_socket.unlink, missing_ok=True)
-        plan = plan_for(settings, find_binary=calls.find_binary)
-        calls.on_plan(plan)
+        plan = plan_for(settings, find_binary=calls.find_binary, tell=calls.on_sizing)
         keys = KeyStore(layout.keys, given=given_keys)
         new_key = None
         if not settings.on_loopback and not len(keys):
@@ -240,7 +240,8 @@ class Service:
         loop.add_signal_handler(signal.SIGHUP, self._ask_to_stop if sys.stderr.isatty() else reloader.reload)
 
     def _plan_again(self, settings: Settings, given_back_bytes: int) -> Plan:
-        return plan_for(settings, find_binary=self._calls.present_binary, given_back_bytes=given_back_bytes)
+        find = self._calls.present_binary
+        return plan_for(settings, find_binary=find, tell=lambda _: None, given_back_bytes=given_back_bytes)
 
     def _apply(self, settings: Settings, front: Front) -> None:
         """Put into force what needs no new engine."""

@@ -119,7 +119,7 @@ def start(
         load=lambda: load_settings(given, config=config),
         find_binary=_find_binary,
         present_binary=_present_binary,
-        on_plan=lambda plan: show.sizing(plan.sizing, to=show.err),
+        on_sizing=lambda sizing: show.sizing(sizing, to=show.err),
         on_ready=show.banner,
     )
     app.run(settings, calls)

@@ -28,7 +28,6 @@ class Plan:
     settings: Settings
     spec: EngineSpec
     policy: Policy
-    sizing: Sizing
     fits_beside: bool
 
 
@@ -74,12 +73,19 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
-def plan_for(settings: Settings, *, find_binary: Callable[[], EngineBinary], given_back_bytes: int = 0) -> Plan:
+def plan_for(
+    settings: Settings,
+    *,
+    find_binary: Callable[[], EngineBinary],
+    tell: Callable[[Sizing], None],
+    given_back_bytes: int = 0,
+) -> Plan:
     """All that follows from the settings. Blocks: it reads the model's header, and may build llama-server.
 
     Args:
         settings: what is wanted.
         find_binary: finds or builds llama-server.
+        tell: is told what the model takes, before it is refused for that.
         given_back_bytes: memory that an engine before this one will give back, in bytes.
 
     Raises:
@@ -88,6 +94,7 @@ def plan_for(settings: Settings, *, find_binary: Callable[[], EngineBinary], giv
     check_model(model_of(settings))
     binary = find_binary()
     sizing = sizing_of(settings, backend=binary.backend, given_back_bytes=given_back_bytes)
+    tell(sizing)
     if settings.force:
         if not sizing.fit.fits:
             logger.warning("the model is estimated not to fit into memory; started anyway, as --force says")
@@ -108,4 +115,4 @@ def plan_for(settings: Settings, *, find_binary: Callable[[], EngineBinary], giv
         ladder=sizing.ladder,
     )
     beside = not sizing.free.gpu_bytes and needed <= sizing.free.host_bytes - given_back_bytes
-    return Plan(settings=settings, spec=spec, policy=policy_of(settings), sizing=sizing, fits_beside=beside)
+    return Plan(settings=settings, spec=spec, policy=policy_of(settings), fits_beside=beside)

@@ -139,6 +139,7 @@ class Reloader:
         """Memory does not allow both: requests wait while one makes room for the other."""
         old = self._engines.current
         timeout_s = self.settings.drain_timeout_s
+        logger.info("memory does not allow two engines: one engine makes room for the other, and requests wait")
         with self._front.between_engines():
             left = await self._front.left(timeout_s)
             old.stop()

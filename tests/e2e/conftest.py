@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -62,7 +64,13 @@ def eventually(
 class Supervisor:
     """A running `runner-supervisor start` on a free port, with a state folder of its own."""
 
-    def __init__(self, state_dir: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        *arguments: str,
+        environment: dict[str, str] | None = None,
+        python: Path = Path(sys.executable),
+    ) -> None:
         self.state_dir = state_dir
         self.layout = Layout(state_dir)
         self.printed: list[str] = []
@@ -71,7 +79,7 @@ class Supervisor:
         state_dir.mkdir(exist_ok=True)
         with self.log_path.open("w") as log:
             self.process = subprocess.Popen(
-                [*COMMAND, "start", "--state-dir", str(state_dir), "--port", "0", *arguments],
+                [str(python), *COMMAND[1:], "start", "--state-dir", str(state_dir), "--port", "0", *arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -144,6 +152,25 @@ class Supervisor:
             return psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
+
+
+@contextmanager
+def memory_cgroup(folder: Path, *, limit_bytes: int) -> Iterator[Path]:
+    """A Python that runs in a memory cgroup of its own, with so much memory for it and all that it starts."""
+    v1, v2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+    old = v1.is_dir()
+    name, limit = ("tasks", "memory.limit_in_bytes") if old else ("cgroup.procs", "memory.max")
+    cgroup = (v1 if old else v2) / f"runner-test-{os.getpid()}"
+    cgroup.mkdir()
+    (cgroup / limit).write_text(str(limit_bytes))
+    enter = folder / "enter"
+    enter.write_text(f'#!/bin/sh\necho $$ > {cgroup / name}\nexec {sys.executable} "$@"\n')
+    enter.chmod(0o755)
+    try:
+        yield enter
+    finally:
+        eventually((cgroup / name).read_text, lambda members: not members, timeout_s=END_TIMEOUT_S)
+        cgroup.rmdir()
 
 
 def engine_gauge(client: httpx.Client, name: str) -> float:

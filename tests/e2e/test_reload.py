@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from typing import Any
 import anyio.to_thread
 import httpx
 import pytest
-from tests.e2e.conftest import COMMAND, Supervisor, eventually
+from tests.e2e.conftest import COMMAND, Supervisor, eventually, memory_cgroup
 from tests.ledger import Ledger, Load, short, stream
 
 from runner_supervisor.planning import demo_model
@@ -30,11 +31,11 @@ STREAM_TOKENS = 400
 class Configured:
     """A service with a settings file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, python: Path = Path(sys.executable), ctx: int = 32768) -> None:
         self.folder = folder
         self.config = folder / "settings.toml"
-        self.write(ctx=32768)
-        self.service = Supervisor(folder / "state", "--config", str(self.config))
+        self.write(ctx=ctx)
+        self.service = Supervisor(folder / "state", "--config", str(self.config), python=python)
 
     def write(self, *, ctx: int, **settings: object) -> None:
         """Write the settings file; all but the context stays unless given."""
@@ -132,6 +133,52 @@ async def test_a_reload_to_a_broken_model_fails_no_request_and_status_says_why(
     assert status["change"]["progress"] == "failed"
     assert status["change"]["detail"] in done.stderr
     assert ("broken.gguf" if fault == "truncated" else "architecture") in status["change"]["detail"]
+
+
+BIG_CTX = 524_288
+LIMIT_BYTES = 1300 * 2**20
+"""Room for one llama-server with so much context (about 800 MiB) and the supervisor, not for two."""
+
+
+@pytest.fixture
+def confined(engine_build: Path, short_dir: Path) -> Iterator[Configured]:
+    assert engine_build.exists()
+    with memory_cgroup(short_dir, limit_bytes=LIMIT_BYTES) as python:
+        here = Configured(short_dir, python=python, ctx=BIG_CTX)
+        with here.service:
+            here.service.wait_ready()
+            yield here
+
+
+@pytest.mark.anyio
+async def test_where_memory_allows_only_one_engine_requests_wait_while_one_follows_the_other(
+    confined: Configured,
+) -> None:
+    before = confined.status()["engine"]["pid"]
+    async with under_load(confined):
+        confined.write(ctx=BIG_CTX - 256)
+        done = await anyio.to_thread.run_sync(confined.command, "reload")
+        assert done.returncode == 0, done.stderr
+    engine = confined.status()["engine"]
+    assert engine["pid"] != before
+    assert engine["last_cause"] is None
+    assert "one engine makes room for the other" in confined.service.log
+
+
+@pytest.mark.anyio
+async def test_where_memory_allows_only_one_engine_a_broken_model_brings_the_old_one_back(
+    confined: Configured,
+) -> None:
+    broken = confined.folder / "broken.gguf"
+    broken.write_bytes(demo_model().read_bytes().replace(b"llama", b"lloma"))
+    async with under_load(confined):
+        confined.write(ctx=BIG_CTX, model=str(broken))
+        done = await anyio.to_thread.run_sync(confined.command, "reload")
+        assert done.returncode == 1
+    status = confined.status()
+    assert status["engine"]["state"] == "ready"
+    assert status["engine"]["model"] == str(demo_model())
+    assert "the old one was started again" in status["change"]["detail"]
 
 
 def test_a_hangup_reloads_what_needs_no_new_engine(configured: Configured) -> None:

@@ -99,6 +99,10 @@ class RunLog:
         self._last.append(line)
         self._log.add(line)
 
+    def tail(self, count: int) -> list[str]:
+        """The last `count` lines of all processes so far, oldest first."""
+        return self._log.tail(count)
+
     @property
     def last(self) -> tuple[str, ...]:
         """Its last lines, oldest first."""

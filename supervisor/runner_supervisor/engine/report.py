@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from runner_supervisor.engine.logs import RunLog
 from runner_supervisor.engine.process import Child
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ KEPT = 5
 
 
 def write_report(
-    folder: Path, child: Child, slots: list[dict[str, Any]] | None, log: RunLog, *, reason: str
+    folder: Path, child: Child, slots: list[dict[str, Any]] | None, last: Sequence[str], *, reason: str
 ) -> Path | None:
     """Write one report: slots, threads and where in the kernel they wait, memory, the last log lines.
 
@@ -28,7 +28,7 @@ def write_report(
         folder: where reports are kept, the last few of them.
         child: the process that hangs.
         slots: what it says that they do, or None: it says nothing.
-        log: what it said.
+        last: the last lines of its log.
         reason: why it is thought to hang.
 
     Returns:
@@ -42,7 +42,7 @@ def write_report(
         "threads (id, state, where in the kernel, processor seconds, name):",
         *(_threads(child.pid) or ["unknown"]),
         "last lines:",
-        *log.last,
+        *last,
     ]
     return _keep(folder / f"stall-{now:%Y%m%dT%H%M%S}-{child.pid}.txt", lines)
 

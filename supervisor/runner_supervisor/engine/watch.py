@@ -22,6 +22,7 @@ METRICS_S = 2.0
 (tools/server/server-queue.cpp:450-471)."""
 
 MEBIBYTE = 1024 * 1024
+REPORT_LINES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Watch:
             stalled = await self._until_ready(probe) or await self._while_ready(probe)
             seen = f"no sign of progress for {stalled.still_s:.0f} s"
             slots = await probe.slot_states() if stalled.last.answered else None
-            report = write_report(self._reports, self._child, slots, self._log, reason=seen)
+            report = write_report(self._reports, self._child, slots, self._log.tail(REPORT_LINES), reason=seen)
             self._post(Stalled(self._generation, f"{seen}; see {report}" if report else seen))
 
     async def _until_ready(self, probe: Probe) -> Progress | None:
