@@ -97,7 +97,7 @@ def plan_for(settings: Settings, *, find_binary: Callable[[], EngineBinary], giv
         logger.info("memory is short: llama-server gets %s", " ".join(sizing.flags))
     model = model_of(settings)
     stat = model.stat()
-    needed = sizing.fit.estimate.host_needed_bytes
+    needed = sizing.fit.estimate.working_bytes
     spec = EngineSpec(
         binary=binary,
         model=model,

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tools.demo_model.make import Blueprint, write
 
-from runner_supervisor.app import demo_model
 from runner_supervisor.core.shape import Layer, ModelShape
 from runner_supervisor.engine.gguf import read_shape
 from runner_supervisor.errors import ModelError
+from runner_supervisor.planning import demo_model
 
 HEADER_BYTES = 24_000
 DEMO = demo_model().read_bytes()
