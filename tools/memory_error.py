@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import gguf
@@ -80,22 +80,22 @@ SMALL = (
         ("-c", "4096", "-np", "2"),
     ),
     Case(
-        "large vocabulary, tied",
-        Blueprint(embedding=256, layers=2, head=64, tokens=128_000, merges=128_000, tied=True, kind=Kind.Q8_0),
-        ("-c", "2048", "-np", "1", "--no-repack"),
+        "large vocabulary, tied, q4_0",
+        Blueprint(embedding=256, layers=2, head=64, tokens=128_000, merges=128_000, tied=True, kind=Kind.Q4_0),
+        ("-c", "2048", "-np", "1"),
     ),
     Case(
-        "long context, q8_0 cache",
+        "long context, q8_0, cache too",
         Blueprint(embedding=256, layers=8, heads=8, kv_heads=8, head=128, kind=Kind.Q8_0),
-        ("-c", "16384", "-ctk", "q8_0", "-ctv", "q8_0", "-np", "1", "--no-repack"),
+        ("-c", "16384", "-ctk", "q8_0", "-ctv", "q8_0", "-np", "1"),
     ),
     Case(
-        "experts, q8_0",
+        "experts, q4_K",
         Blueprint(
             embedding=512, feed_forward=512, layers=6, heads=8, kv_heads=4, head=64, experts=8, experts_used=2,
-            kind=Kind.Q8_0,
+            kind=Kind.Q4_K,
         ),
-        ("-c", "4096", "-ub", "256", "--no-repack"),
+        ("-c", "4096", "-ub", "256"),
     ),
     Case(
         "sliding window, q4_0",
@@ -103,21 +103,21 @@ SMALL = (
             architecture="gemma3", embedding=512, feed_forward=2048, layers=12, heads=4, kv_heads=4, head=256,
             window=512, kind=Kind.Q4_0,
         ),
-        ("-c", "8192", "-np", "2", "--no-repack"),
+        ("-c", "8192", "-np", "2"),
     ),
     Case(
-        "4 slots with caches of their own",
-        Blueprint(embedding=512, feed_forward=1024, layers=6, heads=8, kv_heads=8, head=64, kind=Kind.Q4_0),
-        ("-c", "8192", "-np", "4", "--no-repack"),
+        "4 slots with caches of their own, q6_K",
+        Blueprint(embedding=512, feed_forward=1024, layers=6, heads=8, kv_heads=8, head=64, kind=Kind.Q6_K),
+        ("-c", "8192", "-np", "4"),
     ),
 )  # fmt: skip
 
 GQA = Blueprint(embedding=512, feed_forward=1536, layers=12, heads=8, kv_heads=2, head=64, kind=Kind.Q8_0)
 
 LARGE = (
-    Case("GQA, q8_0, file read, not mapped", GQA, ("-c", "4096", "--load-mode", "none", "--no-repack")),
-    Case("GQA, q8_0, without flash attention", GQA, ("-c", "2048", "-fa", "off", "-np", "1", "--no-repack")),
-    Case("GQA, q8_0, 8 slots", GQA, ("-c", "8192", "-np", "8", "--no-repack")),
+    Case("GQA, q4_0, file read, not mapped", replace(GQA, kind=Kind.Q4_0), ("-c", "4096", "--load-mode", "none")),
+    Case("GQA, q8_0, without flash attention", GQA, ("-c", "2048", "-fa", "off", "-np", "1")),
+    Case("GQA, q4_K, 8 slots", replace(GQA, kind=Kind.Q4_K), ("-c", "8192", "-np", "8")),
     Case(
         "GQA, f16, 400 MB",
         Blueprint(embedding=1024, feed_forward=3072, layers=16, heads=16, kv_heads=4, head=64, kind=Kind.F16,
@@ -128,13 +128,13 @@ LARGE = (
         "0.6 B as Qwen3, q4_0, 150k vocabulary",
         Blueprint(embedding=1024, feed_forward=3072, layers=28, heads=16, kv_heads=8, head=128, kind=Kind.Q4_0,
                   tokens=151_936, merges=151_387, tied=True),
-        ("-c", "16384", "-np", "2", "--no-repack"),
+        ("-c", "16384", "-np", "2"),
     ),
     Case(
-        "long context, KV dominates",
+        "long context, q8_0, KV dominates",
         Blueprint(embedding=512, feed_forward=1024, layers=16, heads=16, kv_heads=16, head=128, kind=Kind.Q8_0,
                   context_tokens=131_072),
-        ("-c", "16384", "-np", "1", "--no-repack"),
+        ("-c", "16384", "-np", "1"),
     ),
     Case(
         "GQA, f16, ubatch 2048",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import tempfile
 import time
@@ -20,7 +21,7 @@ from runner_builders.errors import BuilderError, PrebuiltError
 from runner_builders.manifest import FILE_NAME, Manifest, sha256_of
 from runner_builders.patches import fingerprints
 from runner_builders.pin import Pin
-from runner_builders.plan import BuildPlan, make_plan
+from runner_builders.plan import BuildPlan, make_plan, options_for
 from runner_builders.progress import Reporter
 from runner_builders.run import run
 from runner_builders.source import Source, find_source
@@ -48,13 +49,14 @@ def plan_for(request: Request, pin: Pin) -> tuple[BuildPlan, Toolchain]:
 
 
 def reusable(cache: Cache, pin: Pin) -> Path | None:
-    """The manifest of the build in use, if it is at the pin and for this processor. Needs no compiler."""
+    """The manifest of the build in use, if it is what would be built here but for the compiler. Needs none."""
     current = cache.current()
-    if current is None:
+    if current is None or current[1].backend not in BACKENDS:
         return None
     path, manifest = current
-    wanted = (pin.commit, fingerprints(pin.patches), cpu_identity())
-    return path if (manifest.commit, manifest.patches, manifest.cpu) == wanted else None
+    options = options_for(BACKENDS[manifest.backend], pin=pin, machine=platform.machine())
+    wanted = (pin.commit, fingerprints(pin.patches), cpu_identity(), {one.name: one.value for one in options})
+    return path if (manifest.commit, manifest.patches, manifest.cpu, manifest.options) == wanted else None
 
 
 def build(request: Request, *, pin: Pin, cache: Cache, reporter: Reporter) -> Path:

@@ -58,8 +58,8 @@ class BuildPlan:
 class Backend(Protocol):
     """What a module in `backends` offers."""
 
-    def options(self, toolchain: Toolchain) -> tuple[Option, ...]:
-        """The CMake options that this backend adds."""
+    def options(self, machine: str) -> tuple[Option, ...]:
+        """The CMake options that this backend adds on a type of machine."""
 
 
 COMMON = (
@@ -74,18 +74,22 @@ COMMON = (
 )
 
 
-def make_plan(*, name: str, backend: Backend, pin: Pin, toolchain: Toolchain) -> BuildPlan:
-    """The plan for one backend at the pin with one toolchain."""
-    options = (
+def options_for(backend: Backend, *, pin: Pin, machine: str) -> tuple[Option, ...]:
+    """All CMake options; which ones does not depend on the compiler."""
+    return (
         *COMMON,
         Option("LLAMA_BUILD_COMMIT", pin.commit[:12], "else taken from whatever git repository surrounds the tree"),
-        *backend.options(toolchain),
+        *backend.options(machine),
     )
+
+
+def make_plan(*, name: str, backend: Backend, pin: Pin, toolchain: Toolchain) -> BuildPlan:
+    """The plan for one backend at the pin with one toolchain."""
     return BuildPlan(
         backend=name,
         commit=pin.commit,
         patches=pin.patches,
-        options=options,
+        options=options_for(backend, pin=pin, machine=toolchain.machine),
         compiler=toolchain.compiler,
         compiler_paths=(str(toolchain.cc), str(toolchain.cxx)),
         cpu=toolchain.cpu,

@@ -104,7 +104,7 @@ def plan_for(
         logger.info("memory is short: llama-server gets %s", " ".join(sizing.flags))
     model = model_of(settings)
     stat = model.stat()
-    needed = sizing.fit.estimate.host_needed_bytes
+    needed = sizing.fit.estimate.working_bytes
     spec = EngineSpec(
         binary=binary,
         model=model,

@@ -87,7 +87,7 @@ def sizing(found: Sizing, *, to: Console) -> None:
         to.print(table)
         return
     for name, size, how in found.lines:
-        to.print(f"{name:<28} {size:>10}  {how}".rstrip(), highlight=False, markup=False)
+        to.print(f"{name:<28} {size:>15}  {how}".rstrip(), highlight=False, markup=False)
 
 
 def log_line(line: str | None, *, least: str) -> None:

@@ -90,6 +90,17 @@ def test_a_build_is_installed_with_its_manifest_and_kept(tree: Tree) -> None:
     assert (second.stdout, second.stderr) == (first.stdout, "")
 
 
+def test_a_build_with_other_options_is_not_reused(tree: Tree) -> None:
+    first = tree.build("--print-manifest")
+    assert tree.build("--reuse", "--print-manifest").stdout == first.stdout
+    built = Path(first.stdout.strip()).parent
+    other = built.rename(built.with_name("other")) / "manifest.json"
+    manifest = json.loads(other.read_text())
+    other.write_text(json.dumps(manifest | {"options": manifest["options"] | {"GGML_NATIVE": "OFF"}}))
+    (tree.cache / "current.json").write_text('{"key": "other"}')
+    assert tree.build("--reuse", "--print-manifest").stdout == first.stdout
+
+
 def test_patches_go_into_the_build_and_its_manifest_but_not_into_the_source(tree: Tree) -> None:
     plain = json.loads(Path(tree.build("--print-manifest").stdout.strip()).read_text())
     tree.patches.mkdir()

@@ -38,6 +38,7 @@ class Fit:
         fits: the demand can be met as it is.
         estimate: the sum, with the prompt cache and GPU layers named here.
         cache_ram_mib: the `--cache-ram` to pass; the user's own if there is one.
+        cache_ram_asked: it is the user's own.
         gpu_layers: layers that go to GPUs; None without one.
         largest_ctx: the largest `--ctx-size` that fits, up to the model's own or the one asked for; None if none.
     """
@@ -45,6 +46,7 @@ class Fit:
     fits: bool
     estimate: Estimate
     cache_ram_mib: int
+    cache_ram_asked: bool
     gpu_layers: int | None
     largest_ctx: int | None
 
@@ -68,7 +70,8 @@ class Rung:
 def fit(shape: ModelShape, demand: Demand, free: Free) -> Fit:
     """Compare what `demand` takes with what is `free`.
 
-    A prompt cache nobody asked for gets what is left over: an unused default refuses no one.
+    A prompt cache nobody asked for gets what is left over: an unused default refuses no one. One the user asked
+    for must fit beside what the engine needs to work.
     """
 
     def met(ctx_tokens: int | None) -> bool:
@@ -84,6 +87,7 @@ def fit(shape: ModelShape, demand: Demand, free: Free) -> Fit:
         fits=_fits(shape, placed, free),
         estimate=estimate(shape, replace(placed, cache_ram_mib=cache_ram_mib)),
         cache_ram_mib=cache_ram_mib,
+        cache_ram_asked=demand.cache_ram_mib is not None,
         gpu_layers=placed.gpu_layers,
         largest_ctx=_largest_ctx(shape, demand, met),
     )

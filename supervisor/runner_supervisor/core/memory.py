@@ -41,19 +41,16 @@ CANDIDATE_BYTES = 15
 """A token in a slot's list of candidates for sampling: 12 bytes of `llama_token_data`, and what is copied of it.
 Measured."""
 
-AMX = frozenset({"amx_int8", "avx512_vnni"})
-AMX_ALIGNMENT: Mapping[str, int] = {
-    "q4_0": 32, "q4_1": 32, "q8_0": 32, "q4_k": 256, "q5_k": 256, "q6_k": 256, "iq4_xs": 256, "f16": 16,
-}  # fmt: skip
-"""Types AMX has kernels for, and what a row's length must be a multiple of (ggml/src/ggml-cpu/amx/amx.cpp)."""
-AMX_EXTRA: Mapping[str, float] = {"q8_0": 4 / 34, "q4_k": 4 / 144, "q5_k": 4 / 176, "iq4_xs": 2 / 136}
-"""What an AMX copy takes beyond the tensor's size, per type (`get_tile_size`, ggml/src/ggml-cpu/amx/mmq.cpp)."""
-REPACKED: tuple[tuple[str, frozenset[str]], ...] = (
-    ("avx2", frozenset({"q4_0", "q4_k", "iq4_nl", "mxfp4"})),
-    ("avx512f", frozenset({"q2_k"})),
-    ("asimddp", frozenset({"q4_0", "q4_k", "q5_k", "q6_k", "iq4_nl", "mxfp4", "q8_0"})),
-)
-"""Types rearranged for other instruction sets (ggml/src/ggml-cpu/repack.cpp)."""
+REPACKED: Mapping[str, Mapping[str, int]] = {
+    "avx2": {"q4_0": 8, "q4_k": 8, "iq4_nl": 8, "mxfp4": 8},
+    "avx512f": {"q2_k": 8},
+    "asimddp": {"q4_0": 4, "q4_k": 8, "q5_k": 8, "q6_k": 8, "q8_0": 4, "q1_0": 4, "iq4_nl": 4, "mxfp4": 4},
+}
+"""Types rearranged with an instruction set, and what a matrix's rows must be a multiple of
+(`ggml_repack_get_optimal_repack_type`, ggml/src/ggml-cpu/repack.cpp)."""
+BLOCKS_OF_32 = frozenset({"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "mxfp4"})
+"""Types multiplied with 34 bytes for 32 numbers; the other quantised ones with 292 for 256 (`vec_dot_type`,
+ggml/src/ggml-cpu/ggml-cpu.c)."""
 
 Place = Literal["host", "gpu"]
 
@@ -68,6 +65,7 @@ class Item:
         how: where the figure comes from, for people.
         place: whose memory.
         spare: it is resident, but the kernel takes it back when memory is short.
+        grows: it is nothing at first, and at most this when the engine has been used for long.
     """
 
     name: str
@@ -75,6 +73,7 @@ class Item:
     how: str
     place: Place = "host"
     spare: bool = False
+    grows: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,13 @@ class Estimate:
         return sum(item.size_bytes for item in self.items if item.place == "host")
 
     @property
+    def working_bytes(self) -> int:
+        """What the engine takes of the host to work: what is needed but the prompt cache, filled as it is used."""
+        return self.host_needed_bytes - sum(item.size_bytes for item in self.items if item.grows)
+
+    @property
     def host_needed_bytes(self) -> int:
-        """What the host cannot do without: the resident bytes but those the kernel may take back."""
+        """The most the host must give: the resident bytes but those the kernel may take back."""
         return sum(item.size_bytes for item in self.items if item.place == "host" and not item.spare)
 
     @property
@@ -136,15 +140,13 @@ def gpu_layers(shape: ModelShape, demand: Demand) -> int:
 def is_copied(tensor: Tensor, demand: Demand) -> bool:
     """Whether the CPU keeps a copy of this matrix in a layout it multiplies faster.
 
-    Which types and sizes it does that for depends on its instruction sets (`supports_op` of
-    ggml/src/ggml-cpu/amx/amx.cpp, `ggml_repack_get_optimal_repack_type` of ggml/src/ggml-cpu/repack.cpp).
+    Which types and sizes it does that for depends on its instruction sets. AMX is not among them: our builds leave
+    it out (builders/runner_builders/backends/cpu.py).
     """
     if not demand.repack or len(tensor.dims) < 2 or tensor.dims[1] < 2 or tensor.name == TOKEN_EMBEDDING:
         return False
-    columns, rows = tensor.dims[:2]
-    if demand.cpu >= AMX and len(tensor.dims) == 2 and tensor.kind in AMX_ALIGNMENT:
-        return rows % 32 == 0 and columns % AMX_ALIGNMENT[tensor.kind] == 0
-    return any(feature in demand.cpu and tensor.kind in kinds and rows % 8 == 0 for feature, kinds in REPACKED)
+    kinds = [REPACKED[feature] for feature in demand.cpu & REPACKED.keys()]
+    return any(tensor.kind in rows and tensor.dims[1] % rows[tensor.kind] == 0 for rows in kinds)
 
 
 def _weights(shape: ModelShape, demand: Demand) -> Iterator[Item]:
@@ -167,8 +169,7 @@ def _weights(shape: ModelShape, demand: Demand) -> Iterator[Item]:
     copied = [tensor for tensor in multiplied if is_copied(tensor, demand)]
     kept = [tensor for tensor in here if not is_copied(tensor, demand)]
     kept_bytes = sum(tensor.size_bytes for tensor in kept)
-    extra = AMX_EXTRA if demand.cpu >= AMX else {}
-    copied_bytes = sum(int(tensor.size_bytes * (1 + extra.get(tensor.kind, 0.0))) for tensor in copied)
+    copied_bytes = sum(tensor.size_bytes for tensor in copied)
     yield Item("weights", kept_bytes, f"{len(kept)} tensors, {'mapped' if demand.mmap else 'read'} from the file")
     yield Item("weights, rearranged", copied_bytes, f"copies of {len(copied)} matrices for this CPU; see --no-repack")
     if demand.mmap:
@@ -243,20 +244,16 @@ def _compute(shape: ModelShape, demand: Demand) -> Iterator[Item]:
     yield Item("attention mask", mask, f"{ubatch} x {seen} tokens", place)
     if place == "host":
         of_scores = 0 if demand.cache_type_v == "f32" else 2.0 * scores
-        converted = max((_converted(tensor, shape, demand) for tensor in shape.tensors), default=0.0)
+        converted = max((_converted(tensor, shape) for tensor in shape.tensors), default=0.0)
         size = int(ubatch * max(converted, of_scores))
         yield Item("converted batch", size, f"{ubatch} tokens, for what is not multiplied as f32")
 
 
-def _converted(tensor: Tensor, shape: ModelShape, demand: Demand) -> float:
-    """Bytes a token takes once converted for this matrix: to 16 bits, or to 8 if it is quantised.
-
-    What AMX keeps a copy of in 16 bits is multiplied as it is (ggml/src/ggml-cpu/amx/mmq.cpp).
-    """
+def _converted(tensor: Tensor, shape: ModelShape) -> float:
+    """Bytes a token takes once converted for this matrix: to 16 bits, or to 8 if it is quantised."""
     if tensor.layer is None or len(tensor.dims) < 2 or tensor.kind == "f32":
         return 0.0
-    full = tensor.kind in {"f16", "bf16"}
-    number_bytes = 34 / 32 if not full else 0.0 if is_copied(tensor, demand) else 2.0
+    number_bytes = 2.0 if tensor.kind in {"f16", "bf16"} else 34 / 32 if tensor.kind in BLOCKS_OF_32 else 292 / 256
     tokens = max(1, shape.experts_used) if "_exps" in tensor.name else 1
     return tensor.dims[0] * tokens * number_bytes
 
@@ -305,8 +302,8 @@ def _process(shape: ModelShape, demand: Demand) -> Item:
 def _prompt_cache(demand: Demand) -> Iterator[Item]:
     """Prompts kept for reuse: its limit, if one is named; without any limit nobody can say."""
     if demand.cache_ram_mib is not None and demand.cache_ram_mib != 0:
-        limit = max(0, demand.cache_ram_mib)
-        yield Item("prompt cache", limit * MIB, f"at most, --cache-ram {demand.cache_ram_mib}")
+        how = f"filled as it is used, --cache-ram {demand.cache_ram_mib}"
+        yield Item("prompt cache", max(0, demand.cache_ram_mib) * MIB, how, grows=True)
 
 
 def row_bytes(kind: str, numbers: int) -> int:

@@ -26,8 +26,11 @@ class Sizing:
     @property
     def lines(self) -> list[tuple[str, str, str]]:
         """The sum, line by line: what, how much, how it comes about."""
-        rows = [(f"{item.name} ({item.place})", mib(item.size_bytes), item.how) for item in self.fit.estimate.items]
-        rows.append(("needed (host)", mib(self.fit.estimate.host_needed_bytes), ""))
+        rows = [
+            (f"{item.name} ({item.place})", ("up to " if item.grows else "") + mib(item.size_bytes), item.how)
+            for item in self.fit.estimate.items
+        ]
+        rows.append(("needed (host)", mib(self.fit.estimate.working_bytes), "without the prompt cache"))
         rows.append(("free (host)", mib(self.free.host_bytes), self.free.host_limit))
         if self.free.gpu_bytes:
             rows.append(("needed (GPU)", mib(self.fit.estimate.gpu_bytes), ""))
@@ -42,16 +45,20 @@ class Sizing:
         """
         if self.fit.fits:
             return
-        needed = mib(self.fit.estimate.host_needed_bytes)
+        estimate = self.fit.estimate
+        cache_bytes = estimate.host_needed_bytes - estimate.working_bytes if self.fit.cache_ram_asked else 0
+        cache = f" and {mib(cache_bytes)} of prompt cache" if cache_bytes else ""
+        needed = f"{mib(estimate.working_bytes)} of memory{cache}"
         free = f"{mib(self.free.host_bytes)} of {self.free.host_limit}"
         largest = self.fit.largest_ctx
-        way = (
-            f"a context of {largest} tokens would fit: -- --ctx-size {largest}"
-            if largest
-            else "no context is small enough: take a smaller model or a smaller quantisation"
-        )
+        if largest:
+            way = f"a context of {largest} tokens would fit: -- --ctx-size {largest}"
+        elif cache and estimate.working_bytes <= self.free.host_bytes:
+            way = "leave --cache-ram out, and the prompt cache gets what is left over"
+        else:
+            way = "no context is small enough: take a smaller model or a smaller quantisation"
         raise MemoryLackError(
-            f"the model needs about {needed} of memory, and {free} are free; {way}, or start anyway with --force"
+            f"the model needs about {needed}, and {free} are free; {way}, or start anyway with --force"
         )
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tests.unit.core.shapes import demands, shape, shapes
 
 from runner_supervisor.core.demand import Demand
-from runner_supervisor.core.memory import MIB, Estimate, context_of, estimate, row_bytes
-from runner_supervisor.core.shape import OUTPUT, ModelShape
+from runner_supervisor.core.memory import MIB, Estimate, context_of, estimate, is_copied, row_bytes
+from runner_supervisor.core.shape import OUTPUT, TOKEN_EMBEDDING, ModelShape, Tensor
 
-AMX = frozenset({"amx_int8", "avx512_vnni"})
+AVX2 = frozenset({"avx2"})
 
 
 def size(total: Estimate, name: str, place: str = "host") -> int:
@@ -54,31 +54,45 @@ def test_a_sliding_window_caches_no_more_than_it_sees() -> None:
 
 
 def test_matrices_the_cpu_rearranges_are_there_twice_until_memory_is_short() -> None:
-    plain, amx = estimate(shape(), Demand(ctx_tokens=512)), estimate(shape(), Demand(ctx_tokens=512, cpu=AMX))
-    copied = size(amx, "weights, rearranged")
-    assert copied == sum(one.size_bytes for one in shape().tensors if len(one.dims) > 1) - 512 * 32_000 * 2
-    converted = size(plain, "converted batch")
-    assert converted == 512 * 512 * 2
-    assert amx.host_bytes == plain.host_bytes + copied - converted
-    assert amx.host_needed_bytes == plain.host_needed_bytes - converted == plain.host_bytes - converted
-    assert not size(estimate(shape(), Demand(cpu=AMX, repack=False)), "weights, rearranged")
-    read = estimate(shape(), Demand(ctx_tokens=512, cpu=AMX, mmap=False))
-    assert read.host_bytes == read.host_needed_bytes == amx.host_needed_bytes
+    model = shape(kind="q4_0")
+    plain, twice = (estimate(model, Demand(ctx_tokens=512, cpu=cpu)) for cpu in (frozenset[str](), AVX2))
+    copied = size(twice, "weights, rearranged")
+    matrices = [one for one in model.tensors if len(one.dims) > 1 and one.name != TOKEN_EMBEDDING]
+    assert copied == sum(one.size_bytes for one in matrices)
+    assert twice.host_bytes == plain.host_bytes + copied
+    assert twice.host_needed_bytes == plain.host_needed_bytes == plain.host_bytes
+    assert not size(estimate(model, Demand(cpu=AVX2, repack=False)), "weights, rearranged")
+    read = estimate(model, Demand(ctx_tokens=512, cpu=AVX2, mmap=False))
+    assert read.host_bytes == read.host_needed_bytes == twice.host_needed_bytes
 
 
-def test_a_copy_for_amx_has_sums_beside_8_bit_weights() -> None:
-    sizes = [size(estimate(shape(kind=kind), Demand(cpu=AMX)), "weights, rearranged") for kind in ("q8_0", "q4_0")]
-    assert sizes[0] == pytest.approx(sizes[1] * (1 + 4 / 34), rel=1e-6)
-    avx = Demand(cpu=frozenset({"avx2"}))
-    assert [bool(size(estimate(shape(kind=kind), avx), "weights, rearranged")) for kind in ("q8_0", "q4_0")] == [
-        False,
-        True,
-    ]
+@pytest.mark.parametrize(
+    ("kind", "rows", "cpu", "copied"),
+    [
+        ("q4_0", 512, "avx2", True),
+        ("q4_k", 512, "avx2", True),
+        ("q4_0", 516, "avx2", False),
+        ("q4_0", 516, "asimddp", True),
+        ("q4_k", 516, "asimddp", False),
+        ("q8_0", 512, "avx2", False),
+        ("q8_0", 512, "asimddp", True),
+        ("q6_k", 512, "avx512f", False),
+        ("q2_k", 512, "avx512f", True),
+        ("f16", 512, "amx_int8", False),
+    ],
+)
+def test_which_matrices_are_rearranged_depends_on_type_rows_and_instruction_sets(
+    kind: str, rows: int, cpu: str, *, copied: bool
+) -> None:
+    tensor = Tensor("blk.0.ffn_up.weight", kind, (512, rows), 1, 0, 0)
+    assert is_copied(tensor, Demand(cpu=frozenset({cpu}))) is copied
 
 
 def test_a_tied_embedding_is_copied_as_the_output() -> None:
-    tied = replace(shape(), tensors=tuple(one for one in shape().tensors if one.name != OUTPUT))
-    assert size(estimate(tied, Demand(cpu=AMX)), "weights, rearranged") > 512 * 32_000 * 2
+    model = shape(kind="q4_0")
+    tied = replace(model, tensors=tuple(one for one in model.tensors if one.name != OUTPUT))
+    both = [size(estimate(one, Demand(cpu=AVX2)), "weights, rearranged") for one in (model, tied)]
+    assert both[0] == both[1] > 0
 
 
 def test_layers_on_a_gpu_take_their_weights_and_caches_with_them() -> None:
@@ -91,9 +105,10 @@ def test_layers_on_a_gpu_take_their_weights_and_caches_with_them() -> None:
     assert estimate(shape(), replace(demand, gpu_layers=0)).gpu_bytes == 0
 
 
-def test_a_batch_is_converted_to_8_bits_for_quantised_matrices_and_not_for_f32_ones() -> None:
-    sizes = [size(estimate(shape(kind=kind), Demand(ctx_tokens=512)), "converted batch") for kind in ("f32", "q4_k")]
-    assert sizes == [0, 512 * 512 * 34 // 32]
+def test_a_batch_is_converted_to_16_or_8_bits_and_not_for_f32_matrices() -> None:
+    kinds = ("f32", "f16", "q4_0", "q4_k")
+    sizes = [size(estimate(shape(kind=kind), Demand(ctx_tokens=512)), "converted batch") for kind in kinds]
+    assert sizes == [0, 512 * 512 * 2, 512 * 512 * 34 // 32, 512 * 512 * 292 // 256]
 
 
 def test_without_flash_attention_the_scores_of_all_heads_are_computed() -> None:
@@ -105,6 +120,9 @@ def test_a_prompt_cache_counts_with_the_limit_it_is_given() -> None:
     limits: tuple[int | None, ...] = (None, 0, -1, 100)
     sizes = [size(estimate(shape(), Demand(cache_ram_mib=limit)), "prompt cache") for limit in limits]
     assert sizes == [0, 0, 0, 100 * MIB]
+    with_cache, without = (estimate(shape(), Demand(cache_ram_mib=limit)) for limit in (100, 0))
+    assert with_cache.host_needed_bytes == without.host_needed_bytes + 100 * MIB
+    assert with_cache.working_bytes == without.working_bytes == without.host_needed_bytes
 
 
 def test_a_recurrent_layer_has_a_state_per_slot_and_copies_of_it() -> None:
@@ -124,5 +142,5 @@ def test_more_context_never_takes_less(model: ModelShape, demand: Demand, one: i
 def test_every_line_is_a_size_and_says_how(model: ModelShape, demand: Demand) -> None:
     total = estimate(model, demand)
     assert all(item.size_bytes >= 0 and item.how for item in total.items)
-    assert 0 < total.host_needed_bytes <= total.host_bytes
+    assert 0 < total.working_bytes <= total.host_needed_bytes <= total.host_bytes
     assert demand.gpus or not total.gpu_bytes
