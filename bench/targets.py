@@ -163,7 +163,7 @@ def _front(folder: Path, flags: list[str], environment: dict[str, str]) -> Itera
 
 
 def _engine_socket(folder: Path) -> Path:
-    return folder / "state" / "run" / "engine-1.sock"
+    return folder / "state" / "run" / "engine-1-1.sock"
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from tests.e2e.conftest import COMMAND, END_TIMEOUT_S, Supervisor
 
+from runner_supervisor.planning import demo_model
+
 CONFIG = 78
 
 
@@ -49,11 +51,18 @@ def test_a_file_that_is_no_gguf(short_dir: Path) -> None:
     assert "--model" in line
 
 
+def test_a_gguf_that_is_cut_short(short_dir: Path) -> None:
+    (short_dir / "broken.gguf").write_bytes(demo_model().read_bytes()[:100_000])
+    line = refusal(start(short_dir / "state", "--port", "0", "--model", str(short_dir / "broken.gguf")))
+    assert "broken.gguf" in line
+
+
 def test_a_gguf_that_the_engine_cannot_load(short_dir: Path, engine_build: Path) -> None:
     assert engine_build.exists()
-    (short_dir / "broken.gguf").write_bytes(b"GGUF" + bytes(100))
-    line = refusal(start(short_dir / "state", "--port", "0", "--model", str(short_dir / "broken.gguf")))
+    (short_dir / "strange.gguf").write_bytes(demo_model().read_bytes().replace(b"llama", b"lloma"))
+    line = refusal(start(short_dir / "state", "--port", "0", "--model", str(short_dir / "strange.gguf")))
     assert "exit code 1 (config); it said: " in line
+    assert "unknown model architecture" in line
     assert "engine.log" in line
 
 
@@ -97,7 +106,7 @@ def test_a_flag_that_belongs_to_the_supervisor(short_dir: Path) -> None:
 def test_a_second_supervisor_on_one_state_folder(service: Supervisor) -> None:
     done = start(service.state_dir, "--port", "0")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: another supervisor runs on {service.state_dir}")
+    assert done.stderr.startswith(f"error: process {service.process.pid} runs on {service.state_dir}")
 
 
 def test_a_prebuilt_folder_without_a_server(short_dir: Path) -> None:
