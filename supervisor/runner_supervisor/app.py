@@ -35,7 +35,7 @@ from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.layout import Layout
-from runner_supervisor.planning import Plan, model_of, plan_for
+from runner_supervisor.planning import Plan, Predecessor, model_of, plan_for
 from runner_supervisor.reload import Reloader
 from runner_supervisor.settings import Settings
 
@@ -239,9 +239,9 @@ class Service:
             loop.add_signal_handler(number, self._ask_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._ask_to_stop if sys.stderr.isatty() else reloader.reload)
 
-    def _plan_again(self, settings: Settings, given_back_bytes: int) -> Plan:
+    def _plan_again(self, settings: Settings, before: Predecessor) -> Plan:
         find = self._calls.present_binary
-        return plan_for(settings, find_binary=find, tell=lambda _: None, given_back_bytes=given_back_bytes)
+        return plan_for(settings, find_binary=find, tell=lambda _: None, before=before)
 
     def _apply(self, settings: Settings, front: Front) -> None:
         """Put into force what needs no new engine."""

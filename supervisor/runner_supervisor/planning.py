@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner_supervisor.core.fitting import Floor
+from runner_supervisor.core.fitting import Floor, Free
 from runner_supervisor.core.lifecycle import Policy
 from runner_supervisor.core.restart import RestartPolicy
 from runner_supervisor.engine.binary import EngineBinary
@@ -31,6 +31,21 @@ class Plan:
     fits_beside: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """The engine that makes room for the planned one: host memory that it has, and may come to have; its GPU memory.
+
+    In bytes; the last two as estimated.
+    """
+
+    rss_bytes: int = 0
+    needed_bytes: int = 0
+    gpu_bytes: int = 0
+
+
+NOBODY = Predecessor()
+
+
 def demo_model() -> Path:
     """The model that comes along."""
     return Path(str(importlib.resources.files("runner_supervisor") / "demo" / "demo.gguf"))
@@ -46,7 +61,7 @@ def flags_of(settings: Settings) -> tuple[str, ...]:
     return (*(() if settings.model else DEMO_ARGS), *settings.engine_flags)
 
 
-def sizing_of(settings: Settings, *, backend: str, given_back_bytes: int = 0) -> Sizing:
+def sizing_of(settings: Settings, *, backend: str, before: Predecessor = NOBODY) -> Sizing:
     """What the model takes, against what is free.
 
     Raises:
@@ -55,7 +70,8 @@ def sizing_of(settings: Settings, *, backend: str, given_back_bytes: int = 0) ->
     model = model_of(settings)
     check_model(model)
     floor = Floor(ctx=settings.floor_context, gpu_layers=settings.floor_gpu_layers)
-    return size_up(model, flags_of(settings), backend=backend, floor=floor, given_back_bytes=given_back_bytes)
+    given_back = Free(before.rss_bytes, gpu_bytes=(before.gpu_bytes,))
+    return size_up(model, flags_of(settings), backend=backend, floor=floor, given_back=given_back)
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -78,7 +94,7 @@ def plan_for(
     *,
     find_binary: Callable[[], EngineBinary],
     tell: Callable[[Sizing], None],
-    given_back_bytes: int = 0,
+    before: Predecessor = NOBODY,
 ) -> Plan:
     """All that follows from the settings. Blocks: it reads the model's header, and may build llama-server.
 
@@ -86,14 +102,14 @@ def plan_for(
         settings: what is wanted.
         find_binary: finds or builds llama-server.
         tell: is told what the model takes, before it is refused for that.
-        given_back_bytes: memory that an engine before this one will give back, in bytes.
+        before: the engine that serves now.
 
     Raises:
         RunnerError: the model is missing, broken or too large, or there is no binary.
     """
     check_model(model_of(settings))
     binary = find_binary()
-    sizing = sizing_of(settings, backend=binary.backend, given_back_bytes=given_back_bytes)
+    sizing = sizing_of(settings, backend=binary.backend, before=before)
     tell(sizing)
     if settings.force:
         if not sizing.fit.fits:
@@ -111,8 +127,11 @@ def plan_for(
         args=flags_of(settings),
         stamp=(stat.st_size, stat.st_mtime_ns),
         needed_bytes=needed,
+        gpu_bytes=sizing.fit.estimate.gpu_bytes,
         sized=sizing.flags,
         ladder=sizing.ladder,
     )
-    beside = not sizing.free.gpu_bytes and needed <= sizing.free.host_bytes - given_back_bytes
+    host_left = sizing.free.host_bytes - max(before.rss_bytes, before.needed_bytes) - needed
+    gpu_left = sum(sizing.free.gpu_bytes) - before.gpu_bytes - sizing.fit.estimate.gpu_bytes
+    beside = host_left >= 0 and gpu_left >= 0
     return Plan(settings=settings, spec=spec, policy=policy_of(settings), fits_beside=beside)

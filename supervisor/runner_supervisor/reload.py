@@ -13,7 +13,7 @@ from runner_supervisor.engine.supervisor import EngineSupervisor, describe
 from runner_supervisor.errors import ConfigError, EngineError, RunnerError
 from runner_supervisor.front.changes import Change, Progress
 from runner_supervisor.front.server import Front
-from runner_supervisor.planning import Plan
+from runner_supervisor.planning import Plan, Predecessor
 from runner_supervisor.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -34,11 +34,11 @@ class Reloader:
         engines: Succession,
         front: Front,
         load: Callable[[], Settings],
-        plan: Callable[[Settings, int], Plan],
+        plan: Callable[[Settings, Predecessor], Plan],
         apply: Callable[[Settings], None],
     ) -> None:
-        """Args beside the obvious: `load` reads the settings again; `plan` says what they lead to, given how many
-        bytes the engine before will give back; `apply` puts into force what needs no new engine.
+        """Args beside the obvious: `load` reads the settings again; `plan` says what they lead to, given the engine
+        that serves now; `apply` puts into force what needs no new engine.
         """
         self.settings = settings
         self.last: Change | None = None
@@ -90,7 +90,8 @@ class Reloader:
             if (new := getattr(settings, name)) != (old := getattr(self.settings, name)):
                 raise ConfigError(f"{name} cannot change while running ({old} -> {new}); stop and start instead")
         current = self._engines.current
-        plan = await asyncio.to_thread(self._plan, settings, current.rss_bytes)
+        before = Predecessor(current.rss_bytes, current.spec.needed_bytes, current.spec.gpu_bytes)
+        plan = await asyncio.to_thread(self._plan, settings, before)
         if plan.spec == current.spec and not afresh:
             detail = "the engine goes on as it is"
         elif current.state is not State.READY:

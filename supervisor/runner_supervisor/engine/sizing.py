@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from runner_supervisor.core.demand import DEFAULT_CACHE_RAM_MIB, demand_of
@@ -12,6 +13,7 @@ from runner_supervisor.engine.memory import cpu_features, free_memory
 from runner_supervisor.errors import MemoryLackError
 
 MIB = 1024 * 1024
+NOTHING = Free(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Sizing:
         )
 
 
-def size_up(model: Path, args: tuple[str, ...], *, backend: str, floor: Floor, given_back_bytes: int = 0) -> Sizing:
+def size_up(model: Path, args: tuple[str, ...], *, backend: str, floor: Floor, given_back: Free = NOTHING) -> Sizing:
     """Estimate what a model with these llama-server flags takes, against what is free now.
 
     Args:
@@ -70,14 +72,15 @@ def size_up(model: Path, args: tuple[str, ...], *, backend: str, floor: Floor, g
         args: llama-server's flags.
         backend: what the binary computes on; all but `cpu` use the GPUs there are.
         floor: how far the ladder goes down.
-        given_back_bytes: host memory that will be free by then, in bytes.
+        given_back: what will be free besides by then.
 
     Raises:
         ModelError: the file is no GGUF, or broken.
     """
     shape = read_shape(model)
-    free = free_memory()
-    free = replace(free, host_bytes=free.host_bytes + given_back_bytes)
+    now = free_memory()
+    gpus = tuple(size + more for size, more in zip_longest(now.gpu_bytes, given_back.gpu_bytes, fillvalue=0))
+    free = replace(now, host_bytes=now.host_bytes + given_back.host_bytes, gpu_bytes=gpus[: len(now.gpu_bytes)])
     demand = demand_of(args, gpus=0 if backend == "cpu" else len(free.gpu_bytes), cpu=cpu_features())
     found = fit(shape, demand, free)
     flags: tuple[str, ...] = ()

@@ -52,8 +52,8 @@ QUOTED_LINES = 5
 class EngineSpec:
     """What to run: the binary, the model file (and its size and time of change), and the user's flags.
 
-    What follows from the memory that is free at the moment is no part of that: `needed_bytes`, the estimate;
-    `sized`, flags that were left to us; `ladder`, the steps down if memory runs out.
+    What follows from the memory that is free at the moment is no part of that: `needed_bytes` and `gpu_bytes`, the
+    estimate; `sized`, flags that were left to us; `ladder`, the steps down if memory runs out.
     """
 
     binary: EngineBinary
@@ -61,6 +61,7 @@ class EngineSpec:
     args: tuple[str, ...]
     stamp: tuple[int, int] = (0, 0)
     needed_bytes: int = field(default=0, compare=False)
+    gpu_bytes: int = field(default=0, compare=False)
     sized: tuple[str, ...] = field(default=(), compare=False)
     ladder: tuple[Rung, ...] = field(default=(), compare=False)
 
