@@ -13,7 +13,7 @@ from enum import StrEnum
 from runner_supervisor.core.restart import Cause, Death, Exit, RestartPolicy, backoff_s, cause_of, recent
 from runner_supervisor.core.states import ALIVE, COMING_UP, TRANSITIONS, State
 
-HUNG_GRACE_S = 1.0
+HUNG_GRACE_S = 0.5
 """How long a process that hangs may take from TERM to its end, in seconds, if the operator allows as long."""
 
 

@@ -10,6 +10,8 @@ from typing import Any, Self
 import httpx
 
 TIMEOUT_S = 1.0
+BRIEF_S = 0.3
+"""For what is asked of an engine that is thought to hang, in seconds."""
 
 
 SLOT_FIELDS = (
@@ -77,7 +79,7 @@ class Probe:
         Not to be asked for often: it wakes a server that sleeps, and delays its notice of clients that left.
         """
         try:
-            states = (await self._client.get("/slots")).json()
+            states = (await self._client.get("/slots", timeout=BRIEF_S)).json()
         except (httpx.TransportError, ValueError):
             return None
         return [{name: slot.get(name) for name in SLOT_FIELDS} for slot in states if isinstance(slot, dict)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from runner_supervisor.core.health import Marks, Progress, Sight
 from runner_supervisor.core.lifecycle import Answered, Event, Policy, Stalled
@@ -16,7 +17,10 @@ from runner_supervisor.engine.process import Child
 from runner_supervisor.engine.report import write_report
 
 PROBE_S = 0.05
-LOOK_S = 1.0
+LOOK_S = 0.5
+ANSWER_S = 0.5
+"""After how long a question counts as not answered so far, in seconds."""
+
 METRICS_S = 2.0
 """How often llama-server's metrics are asked for, in seconds: each question delays its notice of clients that left
 (tools/server/server-queue.cpp:450-471)."""
@@ -27,7 +31,9 @@ REPORT_LINES = 500
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What the front sees of an engine: requests at work, and how many pieces of answers it has sent."""
+    """What the front sees of an engine: how many requests wait for more of their answers, and how many pieces of
+    answers it has sent.
+    """
 
     busy: int = 0
     received: int = 0
@@ -35,10 +41,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """llama-server's metrics, as Prometheus text, and when they were had, in monotonic seconds."""
+    """llama-server's metrics, as Prometheus text and one by one, and when they were had, in monotonic seconds."""
 
     at: float
     text: str
+    gauges: Mapping[str, float]
 
 
 class Watch:
@@ -57,6 +64,7 @@ class Watch:
         post: Callable[[Event], None],
     ) -> None:
         self.scrape: Scrape | None = None
+        self._asked_at: float | None = None
         self._traffic = traffic
         self._generation = generation
         self._child = child
@@ -100,30 +108,40 @@ class Watch:
     async def _while_ready(self, probe: Probe) -> Progress:
         """Ends when it has shown nothing for too long."""
         limit_s = self._policy.stall_timeout_s
-        progress = Progress(await self._sight_of_work(probe))
-        while (left_s := progress.left_s(limit_s)) > 0:
-            await asyncio.sleep(min(METRICS_S, left_s))
-            progress = progress.look(await self._sight_of_work(probe))
+        scraper = asyncio.create_task(self._scrape(probe))
+        try:
+            progress = Progress(self._sight_of_work())
+            while (left_s := progress.left_s(limit_s)) > 0:
+                await asyncio.wait({scraper}, timeout=min(LOOK_S, left_s))
+                if scraper.done():
+                    scraper.result()  # it ends by a fault of ours alone
+                progress = progress.look(self._sight_of_work())
+        finally:
+            scraper.cancel()
         return progress
 
-    async def _sight_of_work(self, probe: Probe) -> Sight:
-        """One look. Its metrics come from the main thread, or, while that computes, from another
-        (tools/server/server-queue.cpp, `yield_to_queue`): no answer means that neither lives.
+    async def _scrape(self, probe: Probe) -> NoReturn:
+        """Ask for its metrics, again and again. They come from the main thread, or, while that computes, from
+        another (tools/server/server-queue.cpp, `yield_to_queue`): no answer means that neither lives.
         """
-        text = await probe.metrics()
+        while True:
+            self._asked_at = time.monotonic()
+            text = await probe.metrics()
+            if text is not None:
+                self.scrape = Scrape(time.monotonic(), text, _gauges(text))
+                self._asked_at = None
+            await asyncio.sleep(METRICS_S)
+
+    def _sight_of_work(self) -> Sight:
+        now = time.monotonic()
         traffic = self._traffic()
-        engine: Marks = (None, None)
-        working = 0.0
-        if text is not None:
-            self.scrape = Scrape(time.monotonic(), text)
-            gauges = _gauges(text)
-            engine = (gauges.get("llamacpp:n_decode_total"), gauges.get("llamacpp:prompt_tokens_total"))
-            working = gauges.get("llamacpp:requests_processing", 0.0)
+        gauges = self.scrape.gauges if self.scrape else {}
+        marks: Marks = (gauges.get("llamacpp:n_decode_total"), gauges.get("llamacpp:prompt_tokens_total"))
         return Sight(
-            time.monotonic(),
-            answered=text is not None,
-            busy=bool(working or traffic.busy),
-            marks=(*engine, float(traffic.received)),
+            now,
+            answered=self._asked_at is None or now - self._asked_at < ANSWER_S,
+            busy=bool(gauges.get("llamacpp:requests_processing") or traffic.busy),
+            marks=(*marks, float(traffic.received)),
             cpu_s=self._child.cpu_s(main_thread=True),
         )
 

@@ -148,6 +148,11 @@ class Relay:
         self._body.clear()
 
     @property
+    def takes_slot(self) -> bool:
+        """Whether the engine needs a slot for it."""
+        return self._head.route.queued
+
+    @property
     def waits_for_body(self) -> bool:
         """Whether the client has yet to send the rest of the request, and nothing else is amiss."""
         return not self._body_complete and not self.response_complete

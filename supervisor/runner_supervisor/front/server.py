@@ -265,7 +265,7 @@ class Front:
                 self._leave()
             upstream = self._upstream = Upstream(transition.socket, self.outbox)
             engine = self._engines.current
-            engine.traffic = lambda: Traffic(busy=upstream.busy, received=upstream.received)
+            engine.traffic = lambda: Traffic(busy=upstream.owed, received=upstream.received)
             self.queue.set_slots(engine.slots)
         elif transition.before is State.READY:
             self._lose_upstream(how_ended(transition.machine))

@@ -29,6 +29,10 @@ PING_BYTES = len(b"3\r\n:\n\n\r\n")
 class Exchange(Protocol):
     """Who gets the answer to one request."""
 
+    @property
+    def takes_slot(self) -> bool:
+        """Whether the engine needs a slot for it."""
+
     def on_head(self, status: int, head: bytes, body: bytes) -> None:
         """The answer's head (status line, headers, the blank line) and as much of the body as came with it."""
 
@@ -108,6 +112,11 @@ class Connection(asyncio.Protocol):
         self.paused = False
         if self._transport and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    @property
+    def owes(self) -> bool:
+        """Whether the engine is to blame if nothing comes: its work takes a slot, and the client reads."""
+        return self._exchange is not None and self._exchange.takes_slot and not self.paused
 
     @property
     def usable(self) -> bool:
@@ -221,6 +230,11 @@ class Upstream:
     def busy(self) -> int:
         """How many requests are at work on it."""
         return len(self._at_work)
+
+    @property
+    def owed(self) -> int:
+        """How many requests for work that takes a slot wait for more of their answers, and would take it."""
+        return sum(connection.owes for connection in self._at_work)
 
     async def drained(self, timeout_s: float) -> int:
         """Wait until no request is at work on it.
