@@ -30,6 +30,7 @@ SETTINGS = {
     "RUNNER_BACKOFF_CAP_S": "0.5",
     "RUNNER_QUEUE_TIMEOUT_S": "80",
 }
+ARGUMENTS = ("--", "--threads", "1", "--parallel", "8")
 SHORT_CLIENTS = 6
 STREAM_CLIENTS = 4
 STREAM_TOKENS = 2000
@@ -115,8 +116,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=24.0)
     minutes = parser.parse_args().minutes
     with tempfile.TemporaryDirectory(prefix="rs-") as folder:
-        arguments = ("--", "--threads", "1", "--parallel", "8")
-        with Supervisor(Path(folder) / "state", *arguments, environment={**os.environ, **SETTINGS}) as service:
+        environment = {**os.environ, **SETTINGS}
+        with Supervisor(Path(folder) / "state", *ARGUMENTS, environment=environment) as service:
             ledger = asyncio.run(soak(service.wait_ready(), minutes=minutes))
     for seen in ledger.lost[:10]:
         print(f"lost: {seen}")

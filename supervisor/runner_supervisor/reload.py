@@ -65,6 +65,7 @@ class Reloader:
 
     def _begin(self, what: str) -> bool:
         if self._task and not self._task.done():
+            logger.warning("a %s was asked for, but another change is under way", what)
             return False
         number = self.last.number + 1 if self.last else 1
         self.last = Change(number, what, time.time(), Progress.RUNNING, "")

@@ -108,6 +108,14 @@ def faulty(engine_build: Path, short_dir: Path) -> Iterator[tuple[Supervisor, Pa
         yield supervisor.wait_ready(), fault
 
 
+def command(service: Supervisor, name: str) -> str:
+    """What a command on the service prints."""
+    arguments = [*COMMAND, name, "--state-dir", str(service.state_dir)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_crash_loop_ends_in_an_honest_503_and_one_restart_ends_it(faulty: tuple[Supervisor, Path]) -> None:
     service, fault = faulty
     fault.touch()
@@ -125,10 +133,19 @@ def test_a_crash_loop_ends_in_an_honest_503_and_one_restart_ends_it(faulty: tupl
     assert "load_model: secret is broken" in error["message"]
     assert "/etc" not in error["message"]
     fault.unlink()
-    command = [*COMMAND, "restart", "--state-dir", str(service.state_dir)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr
+    assert command(service, "restart") == "restart done: a new engine serves\n"
     assert httpx.post(f"{service.url}/v1/completions", json={"prompt": "x", "max_tokens": 1}).status_code == 200
+
+
+def test_a_reload_takes_a_new_build_into_use(faulty: tuple[Supervisor, Path]) -> None:
+    service, fault = faulty
+    assert command(service, "reload") == "reload done: the engine goes on as it is\n"
+    binary = fault.parent / "bin" / "llama-server"
+    newer = binary.with_name("newer")
+    newer.write_text(binary.read_text() + "# another build\n")
+    newer.chmod(0o755)
+    newer.replace(binary)
+    assert command(service, "reload") == "reload done: a new engine serves\n"
 
 
 LIMIT_BYTES = 400 * 2**20

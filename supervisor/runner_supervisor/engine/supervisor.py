@@ -35,7 +35,7 @@ from runner_supervisor.core.restart import MEANING, Cause, Death, Exit
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.binary import EngineBinary
 from runner_supervisor.engine.command import engine_argv, engine_environment
-from runner_supervisor.engine.logs import EngineLog, RunLog, first_error, without_paths
+from runner_supervisor.engine.logs import EngineLog, RunLog, first_error, level_of, without_paths
 from runner_supervisor.engine.memory import oom_kills
 from runner_supervisor.engine.process import Child, record_identity
 from runner_supervisor.engine.watch import Traffic, Watch
@@ -361,7 +361,7 @@ def describe(death: Death) -> str:
 
 
 def epitaph(death: Death) -> str:
-    """Why an engine ended, for strangers: its cause and last lines, without paths."""
-    words = [without_paths(line) for line in death.words[-QUOTED_LINES:]]
+    """Why an engine ended, for strangers: its cause and last lines, without paths and what it says when verbose."""
+    words = [without_paths(line) for line in death.words if level_of(line) != "debug"][-QUOTED_LINES:]
     said = f" Its last lines: {' | '.join(words)}" if words else ""
     return f"{death.cause}: {MEANING[death.cause]}.{said}"
