@@ -101,6 +101,8 @@ def run(settings: Settings, calls: Calls) -> None:
     _allow_open_files()
     with _only_one(layout), contextlib.ExitStack() as stack:
         stack.enter_context(_log_to(layout.front_log))
+        for orphan in sweep_orphans(layout.run_dir):
+            logger.warning("ended llama-server %d, left behind by a supervisor that died", orphan)
         tcp = stack.enter_context(bind_tcp(settings.host, settings.port))
         control = stack.enter_context(bind_unix(layout.control_socket))
         stack.callback(layout.control_socket.unlink, missing_ok=True)
@@ -109,8 +111,6 @@ def run(settings: Settings, calls: Calls) -> None:
         new_key = None
         if not settings.on_loopback and not len(keys):
             new_key = keys.create("first start")
-        for orphan in sweep_orphans(layout.run_dir):
-            logger.warning("ended llama-server %d, left behind by a supervisor that died", orphan)
         for stale in layout.run_dir.glob("engine-*.sock"):
             stale.unlink()
         log = EngineLog(layout.engine_log)
@@ -183,6 +183,7 @@ class Service:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._gave_up = asyncio.Event()
+        self._served = asyncio.Event()
         self._engines = Succession(self._make_engine, plan.spec, plan.policy)
         self._engines.observers.append(self._on_transition)
 
@@ -209,7 +210,7 @@ class Service:
             front=front,
             load=self._calls.load,
             plan=self._plan_again,
-            apply=lambda changed: self._apply(changed, front),
+            apply=lambda changed, keys: self._apply(changed, keys, front),
         )
         self._listen_to_signals(reloader)
         owner = asyncio.create_task(self._engines.run(), name="engines")
@@ -218,7 +219,8 @@ class Service:
         self._engines.current.start()
         try:
             await _first(owner, server, self._stop, self._gave_up)
-            await reloader.cancel()
+            front.draining = True
+            await _unless(self._hurry, reloader.end())
             if self._gave_up.is_set():
                 raise self._why()
             if not owner.done() and not server.done():
@@ -237,16 +239,16 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ask_to_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._ask_to_stop if sys.stderr.isatty() else reloader.reload)
+        loop.add_signal_handler(signal.SIGHUP, self._ask_to_stop if sys.stderr.isatty() else reloader.reload_soon)
 
     def _plan_again(self, settings: Settings, before: Predecessor) -> Plan:
         find = self._calls.present_binary
         return plan_for(settings, find_binary=find, tell=lambda _: None, before=before)
 
-    def _apply(self, settings: Settings, front: Front) -> None:
+    def _apply(self, settings: Settings, keys: list[str], front: Front) -> None:
         """Put into force what needs no new engine."""
         logging.getLogger().setLevel(settings.log_level.upper())
-        self._keys.give(settings.given_keys())
+        self._keys.give(keys)
         front.apply(settings)
 
     def _ask_to_stop(self) -> None:
@@ -256,8 +258,10 @@ class Service:
 
     def _on_transition(self, transition: Transition) -> None:
         machine = transition.machine
-        changing = self._engines.current.spec is not self._plan.spec
-        if machine.state is State.FAILED and not machine.ever_ready and machine.retry_at is None and not changing:
+        if machine.state is State.READY:
+            self._served.set()
+        for_good = machine.state is State.FAILED and not machine.ever_ready and machine.retry_at is None
+        if for_good and self._engines.made == 1:
             self._gave_up.set()
 
     def _why(self) -> EngineError | ConfigError:
@@ -268,7 +272,7 @@ class Service:
         return ConfigError(message) if death.cause is Cause.CONFIG else EngineError(message)
 
     async def _greet(self, front: Front, gate: Gate) -> None:
-        await self._engines.current.wait_for(State.READY)
+        await self._served.wait()
         gc.collect()
         gc.freeze()
         spec = self._engines.current.spec

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner_supervisor.core.fitting import Floor, Free
+from runner_supervisor.core.fitting import HEADROOM, Floor, Free
 from runner_supervisor.core.lifecycle import Policy
 from runner_supervisor.core.restart import RestartPolicy
 from runner_supervisor.engine.binary import EngineBinary
@@ -38,7 +38,7 @@ class Predecessor:
     In bytes; the last two as estimated.
     """
 
-    rss_bytes: int = 0
+    held_bytes: int = 0
     needed_bytes: int = 0
     gpu_bytes: int = 0
 
@@ -70,7 +70,7 @@ def sizing_of(settings: Settings, *, backend: str, before: Predecessor = NOBODY)
     model = model_of(settings)
     check_model(model)
     floor = Floor(ctx=settings.floor_context, gpu_layers=settings.floor_gpu_layers)
-    given_back = Free(before.rss_bytes, gpu_bytes=(before.gpu_bytes,))
+    given_back = Free(before.held_bytes, gpu_bytes=(before.gpu_bytes,))
     return size_up(model, flags_of(settings), backend=backend, floor=floor, given_back=given_back)
 
 
@@ -111,11 +111,12 @@ def plan_for(
     binary = find_binary()
     sizing = sizing_of(settings, backend=binary.backend, before=before)
     tell(sizing)
-    if settings.force:
-        if not sizing.fit.fits:
-            logger.warning("the model is estimated not to fit into memory; started anyway, as --force says")
-    else:
+    blind = binary.backend != "cpu" and not sizing.free.gpu_bytes
+    if not (settings.force or blind):
         sizing.require()
+    elif not sizing.fit.fits:
+        why = "as --force says" if settings.force else f"as the memory of {binary.backend}'s devices is not known"
+        logger.warning("the model is estimated not to fit into memory; started anyway, %s", why)
     if sizing.flags:
         logger.info("memory is short: llama-server gets %s", " ".join(sizing.flags))
     model = model_of(settings)
@@ -131,7 +132,8 @@ def plan_for(
         sized=sizing.flags,
         ladder=sizing.ladder,
     )
-    host_left = sizing.free.host_bytes - max(before.rss_bytes, before.needed_bytes) - needed
+    both = max(before.held_bytes, before.needed_bytes) + needed
+    host_left = sizing.free.host_bytes * (1 - HEADROOM) - both
     gpu_left = sum(sizing.free.gpu_bytes) - before.gpu_bytes - sizing.fit.estimate.gpu_bytes
     beside = host_left >= 0 and gpu_left >= 0
     return Plan(settings=settings, spec=spec, policy=policy_of(settings), fits_beside=beside)

@@ -77,6 +77,7 @@ class Engine:
         return self.machine.state
 
     metrics: str | None = None
+    socket: Path = Path()
 
     @property
     def current(self) -> Engine:
@@ -175,8 +176,8 @@ async def rig(
     queue_timeout_s: float = DEADLINE_S,
     max_retries: int = 1,
 ) -> AsyncIterator[Rig]:
-    engine = Engine(answer, slots=slots)
     socket = folder / "engine.sock"
+    engine = Engine(answer, slots=slots, socket=socket)
     listener = await asyncio.start_unix_server(engine.serve, socket)
     tcp, control = bind_tcp("127.0.0.1", 0), bind_unix(folder / "control.sock")
     store = KeyStore(folder / "keys.sqlite", given=keys)

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import os
 import shutil
-import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +22,7 @@ from runner_supervisor.core.restart import Cause, RestartPolicy
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.binary import EngineBinary
 from runner_supervisor.engine.logs import EngineLog
-from runner_supervisor.engine.process import sweep_orphans
+from runner_supervisor.engine.process import Identity, record_identity, sweep_orphans
 from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor, Place, describe
 from runner_supervisor.engine.watch import Traffic
 
@@ -148,7 +148,7 @@ def first_report(folder: Path) -> tuple[Path, str]:
 
 
 async def test_an_engine_that_answers_health_alone_is_found_reported_and_healed(short_dir: Path) -> None:
-    policy = Policy(stall_timeout_s=0.5, stop_grace_s=0.2, restart=SOON)
+    policy = Policy(stall_timeout_s=4.5, stop_grace_s=0.2, restart=SOON)  # longer than a question stays open
     async with supervised(short_dir, "--hang-after", "1", "--ignore-term", policy=policy) as engine:
         await engine.wait_for(State.READY)
         await engine.wait_for(State.STOPPING)
@@ -177,6 +177,16 @@ async def test_an_engine_with_work_and_no_progress_is_found_and_one_with_progres
         await engine.wait_for(State.BACKOFF)
         assert engine.machine.last_death is not None
         assert engine.machine.last_death.cause is Cause.STALL
+
+
+async def test_an_engine_whose_socket_has_gone_is_healed_long_before_it_counts_as_hung(short_dir: Path) -> None:
+    async with supervised(short_dir) as engine:
+        await engine.wait_for(State.READY)
+        engine.socket.unlink()
+        await engine.wait_for(State.BACKOFF)
+        assert engine.machine.last_death is not None
+        assert "nobody listens on its socket" in engine.machine.last_death.detail
+        await engine.wait_for(State.READY)
 
 
 async def test_an_engine_out_of_memory_comes_back_with_less(short_dir: Path) -> None:
@@ -253,9 +263,30 @@ async def test_the_sweep_ends_a_recorded_child_and_only_that(short_dir: Path) ->
 
         record.write_text(recorded)
         assert sweep_orphans(short_dir) == [pid]
+        await gone(pid)
         await engine.wait_for(State.BACKOFF, State.STARTING)
-        assert engine.machine.last_death is not None
-        assert engine.machine.last_death.detail == f"signal {signal.SIGKILL}"
+
+
+async def test_the_sweep_ends_what_a_script_that_has_gone_left_behind(short_dir: Path) -> None:
+    script = short_dir / "script"
+    script.write_text(f'#!/bin/sh\n{sys.executable} {FAKE} "$@"\nexit 0\n')
+    script.chmod(0o755)
+    socket = str(short_dir / "engine-1-1.sock")
+    shell = subprocess.Popen([script, "--host", socket], start_new_session=True)  # noqa: ASYNC220
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            while not (left := psutil.Process(shell.pid).children()):
+                await asyncio.sleep(0.01)
+        made = psutil.Process(shell.pid).create_time()
+        identity = Identity(shell.pid, create_time=made, executable="/bin/sh", socket=socket)
+        record_identity(short_dir / "engine-1.json", identity)
+        shell.kill()
+        shell.wait()
+        assert await asyncio.to_thread(sweep_orphans, short_dir) == [shell.pid]
+        await gone(left[0].pid)
+    finally:
+        shell.kill()
+        shell.wait()
 
 
 async def test_a_start_after_a_stop_leaves_no_old_socket(short_dir: Path) -> None:

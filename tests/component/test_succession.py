@@ -104,7 +104,7 @@ async def succession(folder: Path, *flags: str, beside: bool = True) -> AsyncIte
         front=front,  # type: ignore[arg-type]
         load=lambda: settings,
         plan=plan,
-        apply=applied.append,
+        apply=lambda settings, _: applied.append(settings),
     )
     owner = asyncio.create_task(engines.run())
     engines.current.start()
@@ -112,7 +112,7 @@ async def succession(folder: Path, *flags: str, beside: bool = True) -> AsyncIte
         async with asyncio.timeout(DEADLINE_S):
             yield Here(engines, reloader, front, spec, wanted.append, heard, applied)
     finally:
-        await reloader.cancel()
+        await reloader.end()
         owner.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await owner
@@ -205,7 +205,7 @@ async def test_a_stop_in_the_middle_of_a_reload_ends_both_engines(short_dir: Pat
         while len(pids(here)) < 2:
             await asyncio.sleep(0.01)
         both = pids(here)
-        await here.reloader.cancel()
+        await here.reloader.end()
         await here.engines.stop()
         for pid in both:
             await gone(pid)

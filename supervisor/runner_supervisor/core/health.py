@@ -6,7 +6,7 @@ process that moves none of them but uses the processor may be in one long batch,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PATIENCE_FACTOR = 10
 """How much longer a process may go without progress while it uses the processor."""
@@ -24,13 +24,15 @@ Marks = tuple[float | None, ...]
 class Sight:
     """What one look at the engine showed.
 
-    `answered`: it answered what only its main thread can answer. `busy`: it has work to do. `marks`: numbers that
-    move with the work, None where one could not be had. `cpu_s`: processor time used so far, in seconds.
+    `answered`: it answered what only its main thread can answer. `busy`: it has work to do. `elsewhere`: but not
+    its main thread: a long prompt is cut into tokens, say. `marks`: numbers that move with the work, None where one
+    could not be had. `cpu_s`: processor time used so far, in seconds.
     """
 
     at: float
     answered: bool
     busy: bool
+    elsewhere: bool
     marks: Marks
     cpu_s: float
 
@@ -48,11 +50,11 @@ class Progress:
         last = self.last
         gap_s = sight.at - last.at
         marks = tuple(new if new is not None else old for new, old in zip(sight.marks, last.marks, strict=True))
-        seen = Sight(sight.at, sight.answered, sight.busy, marks, sight.cpu_s)
+        seen = replace(sight, marks=marks)
         if marks != last.marks or (sight.answered and not sight.busy):
             return Progress(seen)
         counted_s = min(gap_s, LONGEST_GAP_S)
-        works = sight.cpu_s - last.cpu_s >= BUSY_SHARE * gap_s
+        works = (sight.answered and sight.elsewhere) or sight.cpu_s - last.cpu_s >= BUSY_SHARE * gap_s
         return Progress(seen, self.still_s + counted_s, 0.0 if works else self.dead_s + counted_s)
 
     def left_s(self, limit_s: float) -> float:

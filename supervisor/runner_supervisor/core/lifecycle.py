@@ -142,7 +142,8 @@ Effect = Spawn | Terminate | Kill | SetTimer
 class Machine:
     """All that is known about one engine. Times are seconds on the caller's monotonic clock.
 
-    `ready_at`: when the present child became READY. `lowered`: how many steps down the ladder it is.
+    `ready_at`: when the present child became READY. `fruitless`: how many deaths there were since one was.
+    `lowered`: how many steps down the ladder it is.
     """
 
     state: State = State.STOPPED
@@ -158,6 +159,7 @@ class Machine:
     half_open: bool = False
     killed_for: Stalled | None = None
     ready_at: float | None = None
+    fruitless: int = 0
     lowered: int = 0
     retry_at: float | None = None
 
@@ -216,7 +218,7 @@ def _start(machine: Machine, *, now: float) -> Step:
     if machine.state in ALIVE:
         return wanted, ()
     if machine.state is State.FAILED:
-        wanted = replace(wanted, attempt=0, deaths=(), half_open=False, lowered=0)
+        wanted = replace(wanted, attempt=0, deaths=(), fruitless=0, half_open=False, lowered=0)
     return _launch(wanted, now=now)
 
 
@@ -244,7 +246,7 @@ def _stalled(machine: Machine, event: Stalled, *, now: float, policy: Policy) ->
 def _answered(machine: Machine, event: Answered, *, now: float) -> Step:
     if event.ready and machine.state in COMING_UP:
         ready = _move(machine, State.READY, now=now)
-        return replace(ready, ever_ready=True, ready_at=now, half_open=False, slots=event.slots), ()
+        return replace(ready, ever_ready=True, ready_at=now, fruitless=0, half_open=False, slots=event.slots), ()
     if not event.ready and machine.state is State.STARTING:
         return _move(machine, State.LOADING, now=now), ()
     return machine, ()
@@ -282,13 +284,15 @@ def _died(machine: Machine, death: Death, *, jitter: float, now: float, policy: 
     if death.cause in {Cause.CONFIG, Cause.SPAWN} and not machine.ever_ready:
         return replace(_move(machine, State.FAILED, now=now), last_death=death), ()
     deaths = recent((*machine.deaths, death), now=now, policy=limits)
-    if machine.half_open or death.cause is Cause.CONFIG or len(deaths) >= limits.breaker_deaths:
+    fruitless = machine.fruitless + (not death.was_ready)
+    given_up = max(len(deaths), fruitless) >= limits.breaker_deaths  # loads may take longer than the window
+    if machine.half_open or death.cause is Cause.CONFIG or given_up:
         failed = _move(machine, State.FAILED, now=now)
         known = replace(failed, deaths=deaths, last_death=death, retry_at=now + limits.cooldown_s)
         return known, (SetTimer(machine.generation, Timer.RETRY, limits.cooldown_s),)
     was_stable = machine.ready_at is not None and now - machine.ready_at >= limits.stable_s
     attempt = 0 if was_stable else machine.attempt
-    counted = replace(machine, attempt=attempt + 1, deaths=deaths)
+    counted = replace(machine, attempt=attempt + 1, deaths=deaths, fruitless=fruitless)
     return _wait(counted, death, delay_s=backoff_s(attempt=attempt, jitter=jitter, policy=limits), now=now)
 
 

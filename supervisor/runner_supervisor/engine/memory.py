@@ -6,7 +6,8 @@ kernel would drop first counts as free. Both versions of cgroups are read from w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,16 +23,19 @@ A_CGROUP = "the memory cgroup"
 
 @dataclass(frozen=True)
 class Dialect:
-    """The names of a memory cgroup's files, which differ between its versions."""
+    """The names of a memory cgroup's files, and what comes before names in memory.stat, which differ by version."""
 
     limit: str
     usage: str
-    reclaimable: str
+    prefix: str
     events: str
 
 
-V1 = Dialect("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "memory.oom_control")
-V2 = Dialect("memory.max", "memory.current", "inactive_file", "memory.events")
+V1 = Dialect("memory.limit_in_bytes", "memory.usage_in_bytes", "total_", "memory.oom_control")
+V2 = Dialect("memory.max", "memory.current", "", "memory.events")
+
+PAGE_CACHE = ("inactive_file", "active_file")
+"""What counts as used in memory.stat though the kernel takes it back: files that were read, a model's above all."""
 
 
 def free_memory(*, root: Path = ROOT, machine_bytes: int | None = None) -> Free:
@@ -86,7 +90,8 @@ def _free_in(folder: Path, dialect: Dialect) -> int | None:
     limit, usage = _text(folder / dialect.limit).strip(), _text(folder / dialect.usage).strip()
     if not limit.isdecimal() or not usage.isdecimal():
         return None
-    reclaimable = _numbers(folder / "memory.stat").get(dialect.reclaimable, 0)
+    counts = _numbers(folder / "memory.stat")
+    reclaimable = sum(counts.get(dialect.prefix + name, 0) for name in PAGE_CACHE)
     return max(0, int(limit) - max(0, int(usage) - reclaimable))
 
 
@@ -143,13 +148,17 @@ def _text(path: Path) -> str:
 
 
 def _gpus() -> tuple[int, ...]:
-    """Free memory of each NVIDIA GPU; none without the driver."""
+    """Free memory of each NVIDIA GPU that CUDA_VISIBLE_DEVICES, if it has numbers, leaves; none without a driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return ()
     try:
-        handles = (pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount()))
+        numbers: Sequence[int] = range(pynvml.nvmlDeviceGetCount())
+        if visible is not None and all(part.strip().lstrip("-").isdecimal() for part in visible.split(",")):
+            numbers = [int(part) for part in visible.split(",") if int(part) in numbers]
+        handles = (pynvml.nvmlDeviceGetHandleByIndex(index) for index in numbers)
         return tuple(int(pynvml.nvmlDeviceGetMemoryInfo(handle).free) for handle in handles)
     except pynvml.NVMLError:
         return ()

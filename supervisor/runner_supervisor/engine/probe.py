@@ -35,7 +35,10 @@ class Health(StrEnum):
 
 
 class Probe:
-    """Asks one llama-server on its Unix socket. Every question has a deadline of a second."""
+    """Asks one llama-server on its Unix socket. Every question has a deadline of a second.
+
+    `refusals`: how many times in a row nobody listened when its metrics were asked for.
+    """
 
     def __init__(self, socket: Path) -> None:
         self._client = httpx.AsyncClient(
@@ -44,6 +47,7 @@ class Probe:
             timeout=TIMEOUT_S,
             trust_env=False,
         )
+        self.refusals = 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -91,6 +95,18 @@ class Probe:
         """
         try:
             response = await self._client.get("/metrics")
-        except httpx.TransportError:
+        except httpx.TransportError as error:
+            if _nobody_listens(error):
+                self.refusals += 1
             return None
+        self.refusals = 0
         return response.text if response.status_code == httpx.codes.OK else None
+
+
+def _nobody_listens(error: BaseException | None) -> bool:
+    """Whether a socket is gone or refuses, rather than that its backlog is full (EAGAIN)."""
+    while error is not None:
+        if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

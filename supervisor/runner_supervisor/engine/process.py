@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,7 +21,10 @@ import psutil
 from runner_supervisor.core.restart import Exit
 from runner_supervisor.engine.logs import LinePump, RunLog
 
+logger = logging.getLogger(__name__)
+
 LAST_LINES_S = 2.0
+SWEEP_S = 5.0
 
 OOM_SCORE = 500
 """Added to the child's badness, so that the kernel, out of memory, takes it and not us (proc(5), oom_score_adj)."""
@@ -107,6 +111,15 @@ class Child:
         return float(times.user + times.system)
 
     @property
+    def private_bytes(self) -> int:
+        """Resident memory that no file backs, and so is free when it has gone, in bytes; all where that is not known."""
+        try:
+            memory = psutil.Process(self.pid).memory_info()
+        except psutil.Error:
+            return 0
+        return int(memory.rss - getattr(memory, "shared", 0))
+
+    @property
     def rss_bytes(self) -> int:
         """Resident memory, in bytes; 0 once it has gone."""
         try:
@@ -124,12 +137,18 @@ class Child:
         await self._watch
 
     async def _watch_until_exit(self) -> None:
-        closed = asyncio.Event()
-        await self._loop.connect_read_pipe(lambda: LinePump(self._log, closed), self._process.stdout)
         threading.Thread(target=self._wait, name=f"wait-{self.pid}", daemon=True).start()
-        await self._ended.wait()
-        with contextlib.suppress(TimeoutError):  # a process that left the group may hold the pipe open
-            await asyncio.wait_for(closed.wait(), LAST_LINES_S)
+        closed = asyncio.Event()
+        try:
+            pump, _ = await self._loop.connect_read_pipe(lambda: LinePump(self._log, closed), self._process.stdout)
+        except OSError as error:
+            logger.warning("cannot read what llama-server says: %s", error)
+            await self._ended.wait()
+        else:
+            await self._ended.wait()
+            with contextlib.suppress(TimeoutError):  # a process that left the group may hold the pipe open
+                await asyncio.wait_for(closed.wait(), LAST_LINES_S)
+            pump.close()
         code = self._process.returncode
         self._on_exit(Exit(signal=-code) if code < 0 else Exit(code=code))
 
@@ -187,16 +206,24 @@ def sweep_orphans(run_dir: Path) -> list[int]:
 def _sweep(record: Path) -> int | None:
     try:
         recorded = Identity(**json.loads(record.read_text()))
-        process = psutil.Process(recorded.pid)
-        same = (
-            process.create_time() == recorded.create_time
-            and process.exe() == recorded.executable
-            and recorded.socket in process.cmdline()
-        )
-    except (OSError, ValueError, TypeError, psutil.Error):
-        same = False
+    except (OSError, ValueError, TypeError):
+        recorded = None
     record.unlink(missing_ok=True)
-    if not same:
+    left = [process for process in psutil.process_iter() if recorded and _is_left(process, recorded)]
+    if not recorded or not left:
         return None
     _signal_group(recorded.pid, signal.SIGKILL)
+    psutil.wait_procs(left, SWEEP_S)
     return recorded.pid
+
+
+def _is_left(process: psutil.Process, recorded: Identity) -> bool:
+    """Whether a process is the recorded child, or, where that was a script that has gone, of its group."""
+    try:
+        if recorded.socket not in process.cmdline():
+            return False
+        if process.pid == recorded.pid:
+            return process.create_time() == recorded.create_time and process.exe() == recorded.executable
+        return os.getpgid(process.pid) == recorded.pid and process.create_time() >= recorded.create_time
+    except (OSError, psutil.Error):
+        return False

@@ -15,11 +15,14 @@ Make = Callable[[EngineSpec, Policy, str, Machine | None], EngineSupervisor]
 
 
 class Succession:
-    """Owns every engine there is. `current` serves; observers hear of its changes of state alone."""
+    """Owns every engine there is. `current` serves; observers hear of its changes of state alone.
+
+    `made`: how many there have been.
+    """
 
     def __init__(self, make: Make, spec: EngineSpec, policy: Policy) -> None:
         self._make = make
-        self._made = 0
+        self.made = 0
         self._owners: dict[EngineSupervisor, asyncio.Task[None]] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.observers: list[Callable[[Transition], None]] = []
@@ -27,11 +30,11 @@ class Succession:
 
     def prepare(self, spec: EngineSpec, policy: Policy) -> EngineSupervisor:
         """One more engine, which nobody uses yet and which has not been started."""
-        self._made += 1
-        past = self.current.machine if self._made > 1 else None
-        engine = self._make(spec, policy, str(self._made), past)
+        self.made += 1
+        past = self.current.machine if self.made > 1 else None
+        engine = self._make(spec, policy, str(self.made), past)
         engine.observers.append(lambda transition: self._heard(engine, transition))
-        task = asyncio.create_task(engine.run(), name=f"engine-{self._made}")
+        task = asyncio.create_task(engine.run(), name=f"engine-{self.made}")
         task.add_done_callback(self._ended)
         self._owners[engine] = task
         return engine
@@ -48,8 +51,7 @@ class Succession:
             await asyncio.wait_for(engine.wait_for(State.STOPPED), timeout_s)
         owner = self._owners.pop(engine)
         owner.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await owner
+        await asyncio.wait({owner}, timeout=timeout_s)
 
     async def run(self) -> None:
         """Own them until cancelled, or until one fails in a way that nobody foresaw; then end what is left."""

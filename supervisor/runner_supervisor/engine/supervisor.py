@@ -154,6 +154,11 @@ class EngineSupervisor:
         return self._running.child.rss_bytes if self._running else 0
 
     @property
+    def private_bytes(self) -> int:
+        """The child's memory that is free when it has gone, in bytes; 0 without a child."""
+        return self._running.child.private_bytes if self._running else 0
+
+    @property
     def slots(self) -> int:
         """How many requests the engine takes at once, as it said when it became READY."""
         return self.machine.slots
@@ -188,7 +193,7 @@ class EngineSupervisor:
         return scrape.text
 
     def use(self, policy: Policy) -> None:
-        """From now on decide by these numbers, a stall's limit from the next start on. A timer that runs stays."""
+        """From now on decide by these numbers. A timer that runs stays."""
         self._policy = replace(policy, rungs=len(self.spec.ladder))
 
     def start(self) -> None:
@@ -271,7 +276,7 @@ class EngineSupervisor:
             child=child,
             socket=self.socket,
             log=log,
-            policy=self._policy,
+            policy=lambda: self._policy,
             reports=self.place.reports,
             traffic=self._traffic,
             post=self._events.put_nowait,

@@ -25,7 +25,13 @@ METRICS_S = 2.0
 """How often llama-server's metrics are asked for, in seconds: each question delays its notice of clients that left
 (tools/server/server-queue.cpp:450-471)."""
 
-MEBIBYTE = 1024 * 1024
+LOAD_BYTES = 1024 * 1024
+WORK_BYTES = 16 * 1024 * 1024
+"""By how much memory must move to be a sign of a load, and of work: a server that wakes up loads its model again."""
+
+REFUSALS = 3
+"""As many questions in a row that find nobody listening mean that its socket has gone."""
+
 REPORT_LINES = 500
 
 
@@ -58,7 +64,7 @@ class Watch:
         child: Child,
         socket: Path,
         log: RunLog,
-        policy: Policy,
+        policy: Callable[[], Policy],
         reports: Path,
         traffic: Callable[[], Traffic],
         post: Callable[[Event], None],
@@ -78,7 +84,8 @@ class Watch:
         """Watch until cancelled, or until it has come to nothing."""
         async with Probe(self._socket) as probe:
             stalled = await self._until_ready(probe) or await self._while_ready(probe)
-            seen = f"no sign of progress for {stalled.still_s:.0f} s"
+            listens = probe.refusals < REFUSALS
+            seen = f"no sign of progress for {stalled.still_s:.0f} s" if listens else "nobody listens on its socket"
             slots = await probe.slot_states() if stalled.last.answered else None
             report = write_report(self._reports, self._child, slots, self._log.tail(REPORT_LINES), reason=seen)
             self._post(Stalled(self._generation, f"{seen}; see {report}" if report else seen))
@@ -86,8 +93,8 @@ class Watch:
     async def _until_ready(self, probe: Probe) -> Progress | None:
         """None once it is READY; else what it has shown, which is nothing for too long."""
         progress = Progress(self._sight_of_load())
-        limit_s = self._policy.load_timeout_s
         while True:
+            limit_s = self._policy().load_timeout_s
             match await probe.health():
                 case Health.READY if slots := await probe.slots():
                     self._post(Answered(self._generation, ready=True, slots=slots))
@@ -101,17 +108,16 @@ class Watch:
                     return progress
 
     def _sight_of_load(self) -> Sight:
-        marks = (float(self._log.lines), float(self._child.rss_bytes // MEBIBYTE))
+        marks = (float(self._log.lines), float(self._child.rss_bytes // LOAD_BYTES))
         cpu_s = self._child.cpu_s(main_thread=False)
-        return Sight(time.monotonic(), answered=True, busy=True, marks=marks, cpu_s=cpu_s)
+        return Sight(time.monotonic(), answered=True, busy=True, elsewhere=False, marks=marks, cpu_s=cpu_s)
 
     async def _while_ready(self, probe: Probe) -> Progress:
         """Ends when it has shown nothing for too long."""
-        limit_s = self._policy.stall_timeout_s
         scraper = asyncio.create_task(self._scrape(probe))
         try:
             progress = Progress(self._sight_of_work())
-            while (left_s := progress.left_s(limit_s)) > 0:
+            while (left_s := progress.left_s(self._policy().stall_timeout_s)) > 0 and probe.refusals < REFUSALS:
                 await asyncio.wait({scraper}, timeout=min(LOOK_S, left_s))
                 if scraper.done():
                     scraper.result()  # it ends by a fault of ours alone
@@ -125,7 +131,8 @@ class Watch:
         another (tools/server/server-queue.cpp, `yield_to_queue`): no answer means that neither lives.
         """
         while True:
-            self._asked_at = time.monotonic()
+            if self._asked_at is None:  # else a question is open already, and stays so until there is an answer
+                self._asked_at = time.monotonic()
             text = await probe.metrics()
             if text is not None:
                 self.scrape = Scrape(time.monotonic(), text, _gauges(text))
@@ -137,11 +144,13 @@ class Watch:
         traffic = self._traffic()
         gauges = self.scrape.gauges if self.scrape else {}
         marks: Marks = (gauges.get("llamacpp:n_decode_total"), gauges.get("llamacpp:prompt_tokens_total"))
+        computing = bool(gauges.get("llamacpp:requests_processing"))
         return Sight(
             now,
             answered=self._asked_at is None or now - self._asked_at < ANSWER_S,
-            busy=bool(gauges.get("llamacpp:requests_processing") or traffic.busy),
-            marks=(*marks, float(traffic.received)),
+            busy=computing or traffic.busy > 0,
+            elsewhere=not computing,
+            marks=(*marks, float(traffic.received), float(self._child.rss_bytes // WORK_BYTES)),
             cpu_s=self._child.cpu_s(main_thread=True),
         )
 

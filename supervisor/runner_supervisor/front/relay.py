@@ -36,7 +36,8 @@ from runner_supervisor.front.upstream import Connection, Upstream
 
 CONNECT_S = 5.0
 CONNECT_EVERY_S = 0.005
-VERDICT_S = 1.0
+VERDICT_S = 2.5
+"""How long it may take to know how an engine ended, its last log lines included, in seconds."""
 
 
 class Client(Protocol):
@@ -314,12 +315,25 @@ class Relay:
 
     def _forward(self) -> None:
         upstream = self._backend.upstream()
-        if upstream is None and self._head.route.queued and not self._backend.hopeless():
-            self._backend.queue.put_back(self, self._share)
-        elif upstream is None:
+        if upstream is not None:
+            self._send(upstream, self._loop.time() + CONNECT_S)
+        elif self._head.route.queued:
+            self._wait_again()
+        else:
+            self._reply(self._backend.unavailable())
+
+    def _wait_again(self) -> None:
+        """The engine is no more, and never got this request: a slot of the next one is to be had."""
+        if self._backend.hopeless():
             self._reply(self._backend.unavailable())
         else:
-            self._send(upstream, self._loop.time() + CONNECT_S)
+            self._backend.queue.put_back(self, self._share)
+
+    def _send_if_it_lives(self, upstream: Upstream, deadline: float) -> None:
+        if upstream.lost and self._head.route.queued and not self.response_complete:
+            self._wait_again()
+        else:
+            self._send(upstream, deadline)
 
     def _send(self, upstream: Upstream, deadline: float) -> None:
         if self.response_complete:
@@ -332,13 +346,13 @@ class Relay:
             self._connection = send(head.encode(self._body, self._body_bytes), self, head_only=head.method == b"HEAD")
         except BlockingIOError:  # its backlog is full
             if self._loop.time() < deadline:
-                self._loop.call_later(CONNECT_EVERY_S, self._send, upstream, deadline)
+                self._loop.call_later(CONNECT_EVERY_S, self._send_if_it_lives, upstream, deadline)
             else:
                 self._reply(ENGINE_GONE)
         except (ConnectionRefusedError, FileNotFoundError):
             self._backend.engine_lost(upstream)
             if head.route.queued and not self._was_stale:
-                self._forward()
+                self._wait_again()
             else:  # the engine may have been at work on it
                 self._outlive()
         except OSError:

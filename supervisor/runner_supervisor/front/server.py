@@ -165,8 +165,7 @@ class Front:
             yield
         finally:
             self._between = False
-            if self.hopeless():
-                self.queue.expire_all()
+            self._follow(self._engines.current.machine)
 
     async def left(self, timeout_s: float) -> int:
         """Wait, at most so many seconds, until the engine before the present one has no request at work.
@@ -249,6 +248,7 @@ class Front:
         if self._upstream:
             self._upstream.lose(ended)
         self.queue.set_slots(0)
+        self.queue.forget_working()
 
     def _leave(self) -> None:
         """The engine gets no more requests, and may finish those it has."""
@@ -260,16 +260,21 @@ class Front:
 
     def _on_transition(self, transition: Transition) -> None:
         self.metrics.engine(transition.machine)
-        if transition.machine.state is State.READY:
+        if transition.before is State.READY and transition.machine.state is not State.READY:
+            self._lose_upstream(how_ended(transition.machine))
+        if not self._between:
+            self._follow(transition.machine)
+
+    def _follow(self, machine: Machine) -> None:
+        """Send requests to the engine if it is READY; let those know that wait in vain."""
+        if machine.state is State.READY:
             if self._upstream and not self._upstream.lost:
                 self._leave()
-            upstream = self._upstream = Upstream(transition.socket, self.outbox)
             engine = self._engines.current
+            upstream = self._upstream = Upstream(engine.socket, self.outbox)
             engine.traffic = lambda: Traffic(busy=upstream.owed, received=upstream.received)
             self.queue.set_slots(engine.slots)
-        elif transition.before is State.READY:
-            self._lose_upstream(how_ended(transition.machine))
-        if self.hopeless():
+        elif self.hopeless():
             self.queue.expire_all()
 
 

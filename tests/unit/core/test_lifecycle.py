@@ -202,6 +202,18 @@ def test_deaths_after_ready_open_the_breaker_too() -> None:
     assert machine.retry_at == machine.since + POLICY.restart.cooldown_s
 
 
+def test_loads_that_fail_open_the_breaker_however_long_they_take() -> None:
+    machine, now = machine_in(State.STARTING), NOW
+    for _ in range(POLICY.restart.breaker_deaths):
+        assert machine.state is State.STARTING
+        now += 10 * POLICY.restart.breaker_window_s
+        generation = machine.generation
+        machine, _ = step(machine, Exited(generation, Exit(signal=9), 0.5), now=now, policy=POLICY)
+        if machine.state is State.BACKOFF:
+            machine, _ = step(machine, TimerFired(generation, Timer.RETRY), now=now, policy=POLICY)
+    assert machine.state is State.FAILED
+
+
 def test_deaths_outside_the_window_do_not_count() -> None:
     machine = dying(machine_in(State.STARTING), times=9, every_s=51)
     assert machine.state is State.STARTING

@@ -36,13 +36,15 @@ def put(root: Path, **files: str | int) -> None:
 def cgroup(folder: Path, *, version: int, limit: int | str, usage: int, reclaimable: int = 0, kills: int = 0) -> None:
     """A memory cgroup's files."""
     names = {
-        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "memory.oom_control"),
-        2: ("memory.max", "memory.current", "inactive_file", "memory.events"),
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_", "memory.oom_control"),
+        2: ("memory.max", "memory.current", "", "memory.events"),
     }[version]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / names[0]).write_text(f"{limit}\n")
     (folder / names[1]).write_text(f"{usage}\n")
-    (folder / "memory.stat").write_text(f"cache 1\n{names[2]} {reclaimable}\n")
+    (folder / "memory.stat").write_text(
+        f"cache 1\n{names[2]}inactive_file {reclaimable // 2}\n{names[2]}active_file {reclaimable // 2}\n"
+    )
     (folder / names[3]).write_text(f"under_oom 0\noom_kill {kills}\n")
 
 
