@@ -157,8 +157,8 @@ def _only_one(layout: Layout) -> Iterator[None]:
         except (OSError, ValueError):
             holder = "another supervisor"
         raise AlreadyRunningError(
-            f"{holder} runs on {layout.state_dir}; see `runner-supervisor status`, end it with "
-            "`runner-supervisor stop`, or name another folder with --state-dir"
+            f"{holder} runs on {layout.state_dir}; see `runner-supervisor status --state-dir {layout.state_dir}`, "
+            "end it with `stop` in the same way, or name another folder with --state-dir"
         ) from None
     try:
         layout.supervisor_record.write_text(str(os.getpid()))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -18,7 +19,7 @@ from rich.text import Text
 
 from runner_supervisor import __version__, app, show
 from runner_supervisor.engine.binary import EngineBinary, read_manifest
-from runner_supervisor.errors import EngineError, RunnerError
+from runner_supervisor.errors import ConfigError, EngineError, RunnerError
 from runner_supervisor.follow import last_lines, new_lines
 from runner_supervisor.layout import Layout
 from runner_supervisor.planning import model_of, sizing_of
@@ -36,6 +37,12 @@ commands = typer.Typer(
 )
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML settings file.", show_default="RUNNER_CONFIG or none")
+]
+WhereOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", help="Settings file that names the state folder; what is read again is the file given to `start`."
+    ),
 ]
 StateDirOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder for keys, logs and sockets.")]
 
@@ -102,7 +109,7 @@ def start(
         "port": port,
         "state_dir": state_dir,
         "force": force or None,
-        "engine_args": tuple(engine_args) if engine_args else None,
+        "engine_args": _flags(engine_args),
     }
     settings = load_settings(given, config=config)
     handler: logging.Handler = (
@@ -141,8 +148,11 @@ def check(
     as_json: JsonOption = False,
     engine_args: EngineArguments = None,
 ) -> None:
-    """Check settings, model file and memory without starting anything. Exit code 78 when a start would be refused."""
-    settings = load_settings({"model": model, "engine_args": tuple(engine_args or ()) or None}, config=config)
+    """Check settings, model file and memory without starting anything. Exit code 78 when one of them is amiss.
+
+    What llama-server thinks of its flags is known only when it starts.
+    """
+    settings = load_settings({"model": model, "engine_args": _flags(engine_args)}, config=config)
     settings.given_keys()
     try:
         backend = _present_binary().backend
@@ -150,9 +160,18 @@ def check(
         backend = "cpu"
     found = sizing_of(settings, backend=backend)
     if as_json:
-        items = [{"name": name, "size": size, "how": how} for name, size, how in found.lines]
-        largest = found.fit.largest_ctx
-        print(json.dumps({"fits": found.fit.fits, "largest_context": largest, "memory": items}))
+        estimate, free = found.fit.estimate, found.free
+        answer = {
+            "model": str(model_of(settings)),
+            "fits": found.fit.fits,
+            "largest_context": found.fit.largest_ctx,
+            "needed_bytes": estimate.working_bytes,
+            "free_bytes": free.host_bytes,
+            "needed_gpu_bytes": estimate.gpu_bytes,
+            "free_gpu_bytes": list(free.gpu_bytes),
+            "items": [asdict(item) for item in estimate.items],
+        }
+        show.out.print_json(json.dumps(answer))
     else:
         show.sizing(found, to=show.out)
     found.require()
@@ -168,7 +187,7 @@ def status(*, config: ConfigOption = None, state_dir: StateDirOption = None, as_
         show.out.print_json(json.dumps(answer))
     else:
         show.status(answer)
-    raise typer.Exit(0 if answer["engine"]["state"] == "ready" else 1)
+    raise typer.Exit(0 if answer["engine"]["state"] == "ready" and not answer["draining"] else 1)
 
 
 @commands.command()
@@ -186,26 +205,30 @@ def logs(
     """Show the engine's log, or the supervisor's. Works when nothing runs, too."""
     layout = _layout(config, state_dir)
     path = layout.front_log if front else layout.engine_log
-    if not follow and not path.exists():
-        raise RunnerError(f"no log at {path}; has a supervisor ever run on {layout.state_dir}?")
+    if not path.exists():
+        if not follow:
+            raise RunnerError(f"no log at {path}; has a supervisor ever run on {layout.state_dir}?")
+        show.err.print(f"waiting for {path}", highlight=False)
     after = new_lines(path)
     first = next(after) if follow else None
-    for line in (*last_lines(path, lines), first):
-        show.log_line(line, least=level)
+    for line in last_lines(path, lines, lambda line: show.is_at_least(line, level)):
+        show.log_line(line)
     while follow:
-        if (line := next(after)) is None:
+        if first and show.is_at_least(first, level):
+            show.log_line(first)
+        elif first is None:
             time.sleep(FOLLOW_S)
-        show.log_line(line, least=level)
+        first = next(after)
 
 
 @commands.command()
 def restart(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> None:
-    """Put a new llama-server in the place of the running one; no request is lost."""
+    """Put a new llama-server in the place of the running one; requests at work may finish."""
     _change("restart", config, state_dir)
 
 
 @commands.command()
-def reload(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> None:
+def reload(*, config: WhereOption = None, state_dir: StateDirOption = None) -> None:
     """Read the settings again. What needs a new llama-server gets one, and the old one stays if it fails."""
     _change("reload", config, state_dir)
 
@@ -213,8 +236,12 @@ def reload(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> 
 def _change(what: str, config: Path | None, state_dir: Path | None) -> None:
     remote = Remote(_layout(config, state_dir))
     number = remote.change(what)
+    said = ""
     with show.err.status(f"{what} under way"):
         while (change := remote.status()["change"])["number"] == number and change["progress"] == "running":
+            if change["detail"] != said:
+                said = change["detail"]
+                show.err.print(said, highlight=False)
             time.sleep(FOLLOW_S)
     if change["progress"] != "done":
         raise RunnerError(f"{what} {change['progress']}: {change['detail']}")
@@ -224,15 +251,25 @@ def _change(what: str, config: Path | None, state_dir: Path | None) -> None:
 @commands.command()
 def stop(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> None:
     """Stop the running supervisor: finish requests in flight, end llama-server, wait until it has gone."""
-    settings = load_settings({"state_dir": state_dir}, config=config)
-    remote = Remote(Layout(settings.state_dir))
+    remote = Remote(_layout(config, state_dir))
     answer = remote.status()
     process = remote.stop()
-    limit_s = settings.drain_timeout_s + settings.stop_grace_s + STOP_SLACK_S
+    limit_s = answer["ends_within_s"] + STOP_SLACK_S
     late = f"process {process.pid} has not stopped after {limit_s:g} s; see its log"
     with show.err.status(f"stopping {answer['address']}: {answer['in_flight']} requests in flight"):
         wait_until(lambda: has_ended(process), limit_s=limit_s, late=late)
     show.out.print("stopped")
+
+
+def _flags(arguments: list[str] | None) -> tuple[str, ...] | None:
+    """llama-server's flags as they were given after `--`, None without any.
+
+    Raises:
+        ConfigError: the first is none: somebody forgot `--model`.
+    """
+    if arguments and not arguments[0].startswith("-"):
+        raise ConfigError(f"{arguments[0]!r} is no option; did you mean --model {arguments[0]}?")
+    return tuple(arguments) if arguments else None
 
 
 def _find_binary() -> EngineBinary:
@@ -272,4 +309,6 @@ def _builder(arguments: list[str], *, stdout: int | None) -> tuple[int, str]:
 
 
 def _layout(config: Path | None, state_dir: Path | None) -> Layout:
+    if state_dir:  # so that a settings file that has been broken since does not keep anybody from stopping
+        return Layout(state_dir.expanduser().absolute())
     return Layout(load_settings({"state_dir": state_dir}, config=config).state_dir)

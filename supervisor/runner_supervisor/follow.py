@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
-def last_lines(path: Path, count: int) -> list[str]:
-    """The last `count` lines; none if there is no such file yet."""
+def last_lines(path: Path, count: int, wanted: Callable[[str], bool]) -> list[str]:
+    """The last `count` lines that are wanted; none if there is no such file yet."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            return [line.rstrip("\n") for line in deque(file, maxlen=count)]
+            return list(deque(filter(wanted, (line.rstrip("\n") for line in file)), maxlen=count))
     except FileNotFoundError:
         return []
 

@@ -71,6 +71,8 @@ class Layout:
     @property
     def locked(self) -> bool:
         """Whether a supervisor runs on this state folder, even one that does not answer yet."""
+        if not self.lock.exists():
+            return False
         lock = filelock.FileLock(self.lock, mode=0o600)
         try:
             with lock.acquire(blocking=False):

@@ -59,7 +59,8 @@ class Remote:
                     f"the supervisor on {folder} is starting (it may be building llama-server) or ending"
                 ) from None
             raise NotRunningError(
-                f"no supervisor runs on {folder}; start one with `runner-supervisor start`"
+                f"no supervisor runs on {folder} (another folder? see --state-dir); "
+                "start one with `runner-supervisor start`"
             ) from None
 
 

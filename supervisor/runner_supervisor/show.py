@@ -17,6 +17,7 @@ out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
 COLOURS = {"ready": "green", "failed": "red"}
+LAST_LINES = 5
 LEVELS = ("debug", "info", "warning", "error")
 LEVEL_COLOURS = {"debug": "dim", "warning": "yellow", "error": "red"}
 
@@ -61,7 +62,8 @@ def status(answer: dict[str, Any]) -> None:
             f"{answer['in_flight']}, {answer['queued']} of them waiting for one of {engine['slots']} slots",
         ),
         ("restarts", str(engine["restarts"])),
-        ("last death", engine["last_death"] or "-"),
+        ("last death", _death(engine)),
+        *(("", line) for line in engine["last_lines"][-LAST_LINES:] if engine["state"] != "ready"),
     ]
     if engine["retry_in_s"] is not None:
         rows.append(("next start", f"in {engine['retry_in_s']:.0f} s, or at once with `runner-supervisor restart`"))
@@ -77,6 +79,12 @@ def status(answer: dict[str, Any]) -> None:
         _plain(rows)
 
 
+def _death(engine: dict[str, Any]) -> str:
+    if not engine["last_death"]:
+        return "-"
+    return f"{engine['last_death']}, {engine['last_death_age_s']:.0f} s ago"
+
+
 def sizing(found: Sizing, *, to: Console) -> None:
     """The memory that a model takes, line by line."""
     if to.is_terminal:
@@ -90,13 +98,14 @@ def sizing(found: Sizing, *, to: Console) -> None:
         to.print(f"{name:<28} {size:>15}  {how}".rstrip(), highlight=False, markup=False)
 
 
-def log_line(line: str | None, *, least: str) -> None:
-    """One line of a log, if it is at least of that level: in colour on a terminal, as it is in a pipe."""
-    if line is None:
-        return
-    level = level_of(line)
-    if LEVELS.index(level) >= LEVELS.index(least):
-        out.print(line, style=LEVEL_COLOURS.get(level), highlight=False, markup=False)
+def is_at_least(line: str, least: str) -> bool:
+    """Whether a line of a log is at least of that level."""
+    return LEVELS.index(level_of(line)) >= LEVELS.index(least)
+
+
+def log_line(line: str) -> None:
+    """One line of a log: in colour on a terminal, as it is in a pipe."""
+    out.print(line, style=LEVEL_COLOURS.get(level_of(line)), highlight=False, markup=False)
 
 
 def _curl(ready: app.Ready) -> str:
@@ -114,4 +123,4 @@ def _grid(rows: list[tuple[str, str]], *, styles: dict[str, str] | None = None) 
 
 def _plain(rows: list[tuple[str, str]]) -> None:
     for name, value in rows:
-        out.print(f"{name + ':':<12} {value}", highlight=False, markup=False)
+        out.print(f"{name + ':' if name else '':<12} {value}", highlight=False, markup=False)

@@ -28,7 +28,7 @@ MEANING: dict[Cause, str] = {
     Cause.OOM: "memory ran out, the machine's, the container's or the GPU's",
     Cause.STALL: "it made no progress for too long, and was ended",
     Cause.LOAD_TIMEOUT: "its load made no progress for too long, and was ended",
-    Cause.CONFIG: "it cannot do what it is told; starting it again is no use",
+    Cause.CONFIG: "it cannot do what it is told",
     Cause.SPAWN: "the process could not be made",
 }
 

@@ -8,6 +8,7 @@ import logging.handlers
 import re
 from collections import deque
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 RING_LINES = 2_000
@@ -72,8 +73,9 @@ class EngineLog:
         self._ring.append(line)
         self._file.emit(logging.makeLogRecord({"msg": "%s", "args": (line,)}))
 
-    def begin_run(self) -> RunLog:
-        """A new process begins."""
+    def begin_run(self, name: str) -> RunLog:
+        """A new process begins: its lines count time from its own start, so a line says when that was."""
+        self.add(f"--- {name} starts, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
         return RunLog(self)
 
     def tail(self, count: int) -> list[str]:

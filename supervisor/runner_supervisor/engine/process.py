@@ -112,7 +112,7 @@ class Child:
 
     @property
     def private_bytes(self) -> int:
-        """Resident memory that no file backs, and so is free when it has gone, in bytes; all where that is not known."""
+        """Resident memory that no file backs, and so is free when it has gone, in bytes; all where not known."""
         try:
             memory = psutil.Process(self.pid).memory_info()
         except psutil.Error:

@@ -54,7 +54,8 @@ class Sizing:
         free = f"{mib(self.free.host_bytes)} of {self.free.host_limit}"
         largest = self.fit.largest_ctx
         if largest:
-            way = f"a context of {largest} tokens would fit: -- --ctx-size {largest}"
+            tokens = _rounded(largest)
+            way = f"a context of {tokens} tokens would fit: -- --ctx-size {tokens}"
         elif cache and estimate.working_bytes <= self.free.host_bytes:
             way = "leave --cache-ram out, and the prompt cache gets what is left over"
         else:
@@ -87,6 +88,12 @@ def size_up(model: Path, args: tuple[str, ...], *, backend: str, floor: Floor, g
     if demand.cache_ram_mib is None and found.cache_ram_mib < DEFAULT_CACHE_RAM_MIB:
         flags = ("--cache-ram", str(found.cache_ram_mib))
     return Sizing(fit=found, free=free, flags=flags, ladder=ladder(shape, demand, floor))
+
+
+def _rounded(tokens: int) -> int:
+    """A little less, so that it still fits a moment later, and a number that can be remembered."""
+    less = int(tokens * 0.97)
+    return less - less % 1024 if less > 8 * 1024 else tokens
 
 
 def mib(size_bytes: int) -> str:

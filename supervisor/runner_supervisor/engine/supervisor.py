@@ -259,7 +259,7 @@ class EngineSupervisor:
         extra = (*self.spec.args, *(rung or self.spec.sized))
         argv = engine_argv(binary=self.spec.binary.path, model=self.spec.model, socket=self.socket, extra=extra)
         logger.debug("starting %s", argv)
-        log = self.log.begin_run()
+        log = self.log.begin_run(f"llama-server {self.place.name}-{generation}")
         kills = oom_kills(None)
         try:
             self.place.run_dir.mkdir(mode=0o700, exist_ok=True)  # a temporary folder may have been cleaned
@@ -341,16 +341,27 @@ class EngineSupervisor:
         machine = self.machine
         level = {State.BACKOFF: logging.WARNING, State.FAILED: logging.ERROR}.get(machine.state, logging.INFO)
         detail = ""
-        if machine.last_death is not before.last_death and machine.last_death:
+        died = machine.last_death is not before.last_death
+        if died and machine.last_death:
             detail = f": {describe(machine.last_death)}"
+        if machine.killed_for and machine.state is State.STOPPING and machine.wanted:
+            level, detail = logging.WARNING, f": {machine.killed_for.detail}"
         if machine.lowered > before.lowered:
             detail += f"; out of memory, so with less: {self.lowered[-1]}"
         if self.retry_in_s is not None:
             detail += f"; next start in {self.retry_in_s:.1f} s"
-        logger.log(level, "engine %s -> %s%s", before.state, machine.state, detail)
-        if detail and machine.last_death:
-            for line in machine.last_death.words[-QUOTED_LINES:]:
-                logger.log(level, "engine said: %s", line)
+            if machine.state is State.FAILED:
+                detail = f"{detail}, or at once with `runner-supervisor restart`: given up after {_times(machine)}"
+        name, pid = self.place.name, f" (pid {self.pid})" if self.pid else ""
+        logger.log(level, "engine %s%s: %s -> %s%s", name, pid, before.state, machine.state, detail)
+        if died and machine.last_death:
+            for line in filter(None, machine.last_death.words[-QUOTED_LINES:]):
+                logger.info("engine %s said: %s", name, line)
+
+
+def _times(machine: Machine) -> str:
+    count = max(len(machine.deaths), machine.fruitless)
+    return f"{count} deaths in a row" if count > 1 else "one"
 
 
 def describe(death: Death) -> str:

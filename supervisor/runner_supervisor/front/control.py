@@ -21,7 +21,7 @@ from runner_supervisor.engine.supervisor import describe
 from runner_supervisor.front.changes import Change, Changes
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.metrics import Metrics
-from runner_supervisor.front.replies import ADMIN_ONLY, BUSY_CHANGING, INVALID_KEY, Refusal
+from runner_supervisor.front.replies import ADMIN_ONLY, BUSY_CHANGING, DRAINING, INVALID_KEY, Refusal
 
 
 class Health(BaseModel):
@@ -33,11 +33,12 @@ class Health(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the front is doing: requests in flight, of which `queued` wait for a slot."""
+    """What the front is doing: requests in flight, of which `queued` wait for a slot; how long a stop may take."""
 
     draining: bool
     in_flight: int
     queued: int
+    ends_within_s: float
 
 
 class EngineStatus(BaseModel):
@@ -60,13 +61,14 @@ class EngineStatus(BaseModel):
     restarts: int
     last_cause: Cause | None
     last_death: str | None
+    last_death_age_s: float | None
     last_lines: list[str]
     retry_in_s: float | None
     log: str
 
 
 class Status(BaseModel):
-    """The whole service, as `status --json` prints it."""
+    """The whole service, as `status --json` prints it. `ends_within_s`: how long a stop may take, in seconds."""
 
     version: str
     pid: int
@@ -75,6 +77,7 @@ class Status(BaseModel):
     draining: bool
     in_flight: int
     queued: int
+    ends_within_s: float
     engine: EngineStatus
     change: Change | None
 
@@ -161,6 +164,7 @@ def create_control_app(
             draining=now.draining,
             in_flight=now.in_flight,
             queued=now.queued,
+            ends_within_s=now.ends_within_s,
             engine=EngineStatus(
                 state=engine.state,
                 state_age_s=engine.state_age_s,
@@ -175,6 +179,7 @@ def create_control_app(
                 restarts=engine.machine.restarts,
                 last_cause=death.cause if death else None,
                 last_death=describe(death) if death else None,
+                last_death_age_s=time.monotonic() - death.at if death else None,
                 last_lines=list(death.words) if death else [],
                 retry_in_s=engine.retry_in_s,
                 log=str(engine.log.path),
@@ -184,12 +189,16 @@ def create_control_app(
 
     @app.post("/admin/reload", status_code=202, dependencies=[Depends(may_manage)])
     async def begin_reload() -> Change | None:
+        if load().draining:
+            raise RefusedError(DRAINING)
         if not changes().reload():
             raise RefusedError(BUSY_CHANGING)
         return changes().last
 
     @app.post("/admin/restart", status_code=202, dependencies=[Depends(may_manage)])
     async def begin_restart() -> Change | None:
+        if load().draining:
+            raise RefusedError(DRAINING)
         if not changes().restart():
             raise RefusedError(BUSY_CHANGING)
         return changes().last

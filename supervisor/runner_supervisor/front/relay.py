@@ -241,7 +241,8 @@ class Relay:
         """Say in the stream what became of it."""
         if self.response_complete:
             return
-        how = f"ended ({self._upstream.ended})" if self._upstream.ended else "broke off"
+        ended = self._upstream.ended
+        how = f"ended ({ended})" if ended else "broke off" if ended is None else "was replaced or stopped"
         event = error_event(self._head.route.label, f"The model server {how} before the answer was complete.")
         self._write(epilogue(event, http_1_0=self._head.http_1_0))
         self._break_off()

@@ -115,7 +115,7 @@ class Front:
             gate=gate,
             metrics=self.metrics,
             address=lambda: self.address,
-            load=lambda: Load(self.draining, in_flight=len(self._relays), queued=self.queue.queued),
+            load=self._load,
             stop=stop,
         )
         config = uvicorn.Config(
@@ -131,6 +131,9 @@ class Front:
             timeout_graceful_shutdown=CLOSE_S,
         )
         self._server = Server(config)
+
+    def _load(self) -> Load:
+        return Load(self.draining, len(self._relays), self.queue.queued, self._ends_within_s)
 
     @property
     def address(self) -> str:
@@ -154,6 +157,7 @@ class Front:
         self.max_body_bytes = settings.max_body_bytes
         self.max_buffered_bytes = settings.max_buffered_bytes
         self.max_retries = settings.max_retries
+        self._ends_within_s = settings.drain_timeout_s + settings.stop_grace_s
         self.queue.set_limits(queue_size=settings.queue_size, timeout_s=settings.queue_timeout_s)
 
     @contextlib.contextmanager

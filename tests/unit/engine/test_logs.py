@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,20 +32,20 @@ def log(tmp_path: Path) -> Iterator[EngineLog]:
 
 def test_pieces_are_put_together_into_lines(log: EngineLog) -> None:
     closed = asyncio.Event()
-    pump = LinePump(log.begin_run(), closed)
+    pump = LinePump(log.begin_run("one"), closed)
     for piece in (b"on", b"e\ntw", b"o\r\n\xff", b"\n", b"unfinished"):
         pump.data_received(piece)
     pump.connection_lost(None)
-    assert log.tail(10) == ["one", "two", "\ufffd", "unfinished"]
-    assert log.path.read_text() == "one\ntwo\n\ufffd\nunfinished\n"
+    assert log.tail(4) == ["one", "two", "\ufffd", "unfinished"]
+    assert log.path.read_text().partition("\n")[2] == "one\ntwo\n\ufffd\nunfinished\n"
     assert closed.is_set()
 
 
 def test_a_line_without_end_is_cut(log: EngineLog) -> None:
-    pump = LinePump(log.begin_run(), asyncio.Event())
+    pump = LinePump(log.begin_run("one"), asyncio.Event())
     for _ in range(5):
         pump.data_received(b"x" * (LINE_BYTES - 1))
-    assert {len(line) for line in log.tail(10)} == {LINE_BYTES}
+    assert {len(line) for line in log.tail(4)} == {LINE_BYTES}
 
 
 def test_the_ring_is_bounded(log: EngineLog) -> None:
@@ -59,7 +60,7 @@ def test_percent_signs_are_only_text(log: EngineLog) -> None:
 
 
 def test_the_error_that_is_quoted_is_the_cause_and_not_what_followed(log: EngineLog) -> None:
-    run = log.begin_run()
+    run = log.begin_run("one")
     assert first_error(run.last) is None
     run.add("0.00.001.000 E srv  send_error: long ago")
     for _ in range(LAST_LINES):
@@ -70,8 +71,13 @@ def test_the_error_that_is_quoted_is_the_cause_and_not_what_followed(log: Engine
     assert first_error(run.last) == "llama_model_load: error loading model: tensor data is not within the file bounds"
 
 
+def test_a_run_begins_with_its_name_and_the_time(log: EngineLog) -> None:
+    log.begin_run("llama-server 1-2")
+    assert re.fullmatch(r"--- llama-server 1-2 starts, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", log.tail(1)[0])
+
+
 def test_each_run_has_last_lines_of_its_own(log: EngineLog) -> None:
-    first, second = log.begin_run(), log.begin_run()
+    first, second = log.begin_run("one"), log.begin_run("two")
     first.add("0.00.003.000 E srv  of the first run")
     second.add("error: invalid argument: --no-such-flag")
     assert first.last == ("0.00.003.000 E srv  of the first run",)
