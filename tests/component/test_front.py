@@ -294,6 +294,18 @@ async def test_without_a_ready_engine_the_answer_says_why_and_when_to_return(sho
     assert b'"code": "engine_backoff"' in answer
 
 
+@pytest.mark.parametrize("what", ["reload", "restart"])
+async def test_no_change_begins_while_the_service_ends(short_dir: Path, what: str) -> None:
+    async with rig(short_dir) as here:
+        here.front.draining = True
+        reader, writer = await asyncio.open_unix_connection(here.control)
+        writer.write(request(path=f"/admin/{what}"))
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b'"draining"' in answer
+
+
 async def test_unknown_admin_paths_are_404_in_openais_shape(short_dir: Path) -> None:
     async with rig(short_dir) as here:
         answer = await here.ask(request(method="GET", path="/admin/nothing"))

@@ -197,6 +197,27 @@ async def test_one_change_at_a_time(short_dir: Path) -> None:
         assert not here.reloader.restart()
 
 
+async def test_a_hangup_during_a_change_is_not_lost(short_dir: Path) -> None:
+    async with succession(short_dir) as here:
+        await here.engines.current.wait_for(State.READY)
+        here.plan(here.spec("--load-lines", "3"))
+        assert here.reloader.reload()
+        here.reloader.reload_soon()
+        here.reloader.reload_soon()
+        while (here.last.number, here.last.progress) != (2, Progress.DONE):
+            await asyncio.sleep(0.01)
+        assert here.last.detail == "the engine goes on as it is"
+
+
+async def test_after_the_end_nothing_is_begun(short_dir: Path) -> None:
+    async with succession(short_dir) as here:
+        await here.engines.current.wait_for(State.READY)
+        await here.reloader.end()
+        assert not here.reloader.restart()
+        here.reloader.reload_soon()
+        assert here.reloader.last is None
+
+
 async def test_a_stop_in_the_middle_of_a_reload_ends_both_engines(short_dir: Path) -> None:
     async with succession(short_dir) as here:
         await here.engines.current.wait_for(State.READY)

@@ -89,22 +89,26 @@ async def test_a_hundred_crashes_lose_no_request_and_leak_nothing(tireless: Supe
     assert supervisor.num_threads() <= threads + 1
 
 
+def fault_before(engine_build: Path, folder: Path) -> tuple[dict[str, str], Path]:
+    """Settings for a llama-server that crashes at start as long as a file is there, and the file."""
+    real = engine_build.parent / json.loads(engine_build.read_text())["binary"]
+    fault = folder / "fault"
+    script = folder / "bin" / "llama-server"
+    script.parent.mkdir()
+    script.write_text(
+        f'#!/bin/sh\nif [ "$1" != --version ] && [ -e {fault} ]; then\n'
+        f'echo "0.00.000.001 E srv  load_model: /etc/secret is broken"; exit 3; fi\nexec {real} "$@"\n'
+    )
+    script.chmod(0o755)
+    return {"LLAMA_CPP_DIR": str(script.parent), "RUNNER_BACKOFF_CAP_S": "0.2"}, fault
+
+
 @pytest.fixture
 def faulty(engine_build: Path, short_dir: Path) -> Iterator[tuple[Supervisor, Path]]:
-    """A service whose llama-server crashes at start as long as a file is there."""
-    real = engine_build.parent / json.loads(engine_build.read_text())["binary"]
-    fault = short_dir / "fault"
-    folder = short_dir / "bin"
-    folder.mkdir()
-    script = (
-        "#!/bin/sh\n"
-        f'if [ -e {fault} ]; then echo "0.00.000.001 E srv  load_model: /etc/secret is broken"; exit 3; fi\n'
-        f'exec {real} "$@"\n'
-    )
-    (folder / "llama-server").write_text(script)
-    (folder / "llama-server").chmod(0o755)
-    settings = {"LLAMA_CPP_DIR": str(folder), "RUNNER_BREAKER_DEATHS": "10", "RUNNER_BACKOFF_CAP_S": "0.2"}
-    with Supervisor(short_dir / "state", environment={**os.environ, **settings}) as supervisor:
+    """A service that gives up after ten crashes, and the file that makes its llama-server crash at start."""
+    settings, fault = fault_before(engine_build, short_dir)
+    environment = {**os.environ, **settings, "RUNNER_BREAKER_DEATHS": "10"}
+    with Supervisor(short_dir / "state", environment=environment) as supervisor:
         yield supervisor.wait_ready(), fault
 
 
@@ -135,6 +139,19 @@ def test_a_crash_loop_ends_in_an_honest_503_and_one_restart_ends_it(faulty: tupl
     fault.unlink()
     assert command(service, "restart") == "restart done: a new engine serves\n"
     assert httpx.post(f"{service.url}/v1/completions", json={"prompt": "x", "max_tokens": 1}).status_code == 200
+
+
+def test_a_restart_after_a_first_start_that_failed_brings_the_service_and_its_banner(
+    engine_build: Path, short_dir: Path
+) -> None:
+    settings, fault = fault_before(engine_build, short_dir)
+    fault.touch()
+    environment = {**os.environ, **settings, "RUNNER_BREAKER_DEATHS": "2"}
+    with Supervisor(short_dir / "state", environment=environment) as service:
+        eventually(lambda: "starting -> failed" in service.log, bool, timeout_s=20)
+        fault.unlink()
+        assert command(service, "restart") == "restart done: a new engine serves\n"
+        service.wait_ready()
 
 
 def test_a_reload_takes_a_new_build_into_use(faulty: tuple[Supervisor, Path]) -> None:

@@ -162,7 +162,7 @@ async def test_where_memory_allows_only_one_engine_requests_wait_while_one_follo
     engine = confined.status()["engine"]
     assert engine["pid"] != before
     assert engine["last_cause"] is None
-    assert "one engine makes room for the other" in confined.service.log
+    assert "one makes room for the other" in confined.service.log
 
 
 @pytest.mark.anyio

@@ -39,8 +39,8 @@ def write_report(
         f"llama-server {child.pid}, {now:%Y-%m-%d %H:%M:%S} UTC: {reason}",
         f"resident memory: {child.rss_bytes / 2**20:.0f} MiB",
         "slots: " + (json.dumps(slots) if slots is not None else "no answer"),
-        "threads (id, state, where in the kernel, processor seconds, name;"
-        " states: R runs, S sleeps, D waits for a device, T stopped by a signal, t by a debugger):",
+        "threads (id, state, where in the kernel, processor seconds, name):",
+        "(states: R runs, S sleeps, D waits for a device, T stopped by a signal, t by a debugger)",
         *(_threads(child.pid) or ["unknown"]),
         "last lines:",
         *last,
