@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import signal
@@ -210,15 +211,14 @@ def logs(
             raise RunnerError(f"no log at {path}; has a supervisor ever run on {layout.state_dir}?")
         show.err.print(f"waiting for {path}", highlight=False)
     after = new_lines(path)
-    first = next(after) if follow else None
+    coming = itertools.chain([next(after)], after) if follow else ()  # begun now, so that no line falls between
     for line in last_lines(path, lines, lambda line: show.is_at_least(line, level)):
         show.log_line(line)
-    while follow:
-        if first and show.is_at_least(first, level):
-            show.log_line(first)
-        elif first is None:
+    for new in coming:
+        if new is None:
             time.sleep(FOLLOW_S)
-        first = next(after)
+        elif show.is_at_least(new, level):
+            show.log_line(new)
 
 
 @commands.command()

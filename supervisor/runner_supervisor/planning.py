@@ -107,7 +107,6 @@ def plan_for(
     Raises:
         RunnerError: the model is missing, broken or too large, or there is no binary.
     """
-    check_model(model_of(settings))
     binary = find_binary()
     sizing = sizing_of(settings, backend=binary.backend, before=before)
     tell(sizing)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.succession import Succession
@@ -45,8 +45,7 @@ class Reloader:
         apply: Callable[[Settings, list[str]], None],
     ) -> None:
         """Args beside the obvious: `load` reads the settings again; `plan` says what they lead to, given the engine
-        that serves now; `apply` puts into force what needs no new engine, and the
-        keys given in the settings.
+        that serves now; `apply` puts into force what needs no new engine, and the keys given in the settings.
         """
         self.settings = settings
         self.last: Change | None = None
@@ -167,7 +166,7 @@ class Reloader:
         with self._front.between_engines():
             left = await self._front.left(timeout_s)
             old.stop()
-            await old.wait_for(State.STOPPED)
+            await self._ended(old)
             new = self._engines.prepare(plan.spec, plan.policy)
             new.start()
             await new.wait_for(State.READY, State.BACKOFF, State.FAILED)
@@ -180,6 +179,13 @@ class Reloader:
             self._engines.promote(new)
             await self._retire(old)
         return _outcome(left)
+
+    async def _ended(self, engine: EngineSupervisor) -> None:
+        try:
+            await asyncio.wait_for(engine.wait_for(State.STOPPED), self.settings.stop_grace_s + SLACK_S)
+        except TimeoutError:
+            engine.start()  # when it has ended after all
+            raise EngineError("the old engine does not end, not even when it is killed") from None
 
     def _say(self, detail: str) -> None:
         """How far the change has come, for status and log."""
@@ -199,28 +205,17 @@ def _outcome(left: int) -> str:
 
 async def in_thread(work: Callable[[], Result]) -> Result:
     """What `work` returns, done in a thread that the end of the process does not wait for."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Result] = loop.create_future()
-
-    def settle(result: Result | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(cast("Result", result))
+    done: Future[Result] = Future()
+    done.set_running_or_notify_cancel()
 
     def run() -> None:
-        result, error = None, None
         try:
-            result = work()
-        except Exception as caught:  # noqa: BLE001
-            error = caught
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to tell
-            loop.call_soon_threadsafe(settle, result, error)
+            done.set_result(work())
+        except BaseException as error:  # noqa: BLE001  it is raised where it is awaited
+            done.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return await done
+    return await asyncio.wrap_future(done)
 
 
 def _failure(engine: EngineSupervisor, then: str) -> EngineError:

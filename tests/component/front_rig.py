@@ -135,7 +135,7 @@ class Rig:
         before = self.engine.state
         death = Death(cause=Cause.CRASH, detail=detail, at=0.0, was_ready=True)
         self.engine.machine = Machine(state=state, wanted=wanted, last_death=death)
-        transition = Transition(before=before, machine=self.engine.machine, socket=self.socket)
+        transition = Transition(before=before, machine=self.engine.machine)
         for observer in self.engine.observers:
             observer(transition)
 
@@ -197,7 +197,7 @@ async def rig(
         stop=lambda: None,
     )
     for observer in engine.observers:
-        observer(Transition(before=State.STARTING, machine=engine.machine, socket=socket))
+        observer(Transition(before=State.STARTING, machine=engine.machine))
     server = asyncio.create_task(front.serve())
     here = Rig(front, engine, tcp.getsockname()[1], folder / "control.sock", socket, listener)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 from tests.component.crash_rig import CHUNK, MESSAGE, PATH, STREAM, asked, begin_a_stream, count, never, post
-from tests.component.front_rig import Asked, Rig, rig
+from tests.component.front_rig import DEADLINE_S, Asked, Rig, rig
 
 from runner_supervisor.core.states import State
 
@@ -94,8 +94,9 @@ async def test_a_client_that_leaves_before_the_verdict_is_told_nothing(short_dir
             writer.write(post(close=False))
             await reader.readuntil(CHUNK)
             here.engine.asked[0].writer.transport.abort()
-            while here.front.upstream().busy:  # type: ignore[union-attr]
-                await asyncio.sleep(0)
+            upstream = here.front.upstream()
+            assert upstream
+            assert await upstream.drained(DEADLINE_S) == 0
         while not count(here, "abandoned"):
             await asyncio.sleep(0)
         here.change(State.BACKOFF)
@@ -121,7 +122,7 @@ async def test_a_slow_reader_gets_all_that_came_and_then_the_event(short_dir: Pa
             before = upstream.received
             for _ in range(50):
                 await asyncio.sleep(0.001)
-        assert upstream.busy
+        assert await upstream.drained(0) == 1
         here.change(State.BACKOFF, detail="signal 11")
         writer.transport.resume_reading()
         answer = await reader.read()

@@ -89,8 +89,3 @@ class ModelShape:
     expert_feed_forward: int
     tensors: tuple[Tensor, ...]
     file_bytes: tuple[int, ...]
-
-    @property
-    def weight_bytes(self) -> int:
-        """All weights together."""
-        return sum(tensor.size_bytes for tensor in self.tensors)

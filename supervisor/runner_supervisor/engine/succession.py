@@ -42,7 +42,7 @@ class Succession:
     def promote(self, engine: EngineSupervisor) -> None:
         """From now on `engine` serves."""
         before, self.current = self.current.state, engine
-        self._heard(engine, Transition(before=before, machine=engine.machine, socket=engine.socket))
+        self._heard(engine, Transition(before=before, machine=engine.machine))
 
     async def retire(self, engine: EngineSupervisor, *, timeout_s: float) -> None:
         """End an engine: as it ends when asked, or by force when that takes longer than `timeout_s` seconds."""

@@ -86,11 +86,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """A change of state, as observers see it. `socket` is where that generation listens."""
+    """A change of state, as observers see it."""
 
     before: State
     machine: Machine
-    socket: Path
 
 
 @dataclass(slots=True)
@@ -333,7 +332,7 @@ class EngineSupervisor:
             if machine.state in states and not waiter.done():
                 waiter.set_result(machine.state)
         self._waiters = [(states, waiter) for states, waiter in self._waiters if not waiter.done()]
-        transition = Transition(before=before.state, machine=machine, socket=self.socket)
+        transition = Transition(before=before.state, machine=machine)
         for observer in self.observers:
             observer(transition)
 

@@ -227,11 +227,6 @@ class Upstream:
         self.received = 0
 
     @property
-    def busy(self) -> int:
-        """How many requests are at work on it."""
-        return len(self._at_work)
-
-    @property
     def owed(self) -> int:
         """How many requests for work that takes a slot wait for more of their answers, and would take it."""
         return sum(connection.owes for connection in self._at_work)
