@@ -22,7 +22,7 @@ Address = int | str
 def request(query: str = "", body: bytes = b'{"model":"demo","prompt":"x"}') -> bytes:
     """One POST to /v1/completions with the key."""
     head = (
-        f"POST /v1/completions{query} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {KEY}\r\n"
+        f"POST /v1/completions{query} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

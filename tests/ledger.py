@@ -71,7 +71,7 @@ async def ask(address: tuple[str, int], body: dict[str, object]) -> Answer:
     content = json.dumps(body).encode()
     reader, writer = await asyncio.open_connection(*address)
     try:
-        head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
         writer.write(head % len(content) + content)
         first = last = b""
         while data := await reader.read(1 << 16):

@@ -14,6 +14,8 @@ TAKEN_OVER: dict[str, str] = {
     "--model": "model",
     "--api-key": "api_keys",
     "--api-key-file": "api_keys_file",
+    "--ssl-key-file": "tls_key",
+    "--ssl-cert-file": "tls_cert",
 }
 """llama-server flags with a value that become settings of the supervisor's."""
 
@@ -28,8 +30,6 @@ REFUSED: dict[str, str] = {
     "--models-dir": "the router is not supported: name one model with --model",
     "--models-preset": "the router is not supported: name one model with --model",
     "--api-prefix": "put a prefix in the proxy before the supervisor",
-    "--ssl-key-file": "TLS belongs in front of the supervisor, not behind it",
-    "--ssl-cert-file": "TLS belongs in front of the supervisor, not behind it",
 }
 """llama-server flags that cannot be had, with what to do instead."""
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shlex
 import tomllib
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -44,6 +45,12 @@ OWN_ENV = frozenset({ENV_PREFIX + "CONFIG", ENV_PREFIX + "CACHE_DIR"})
 """RUNNER_* variables read outside the settings: the settings file itself, and the builder's cache folder."""
 
 
+ORIGIN = re.compile(r"https?://[a-z0-9.\-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
+
+LISTS = ("open_paths", "allowed_hosts", "cors_origins", "trusted_proxies")
+"""Settings that the environment gives separated by commas."""
+
+
 class Settings(BaseSettings):
     """One run's settings, validated and frozen."""
 
@@ -61,6 +68,37 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         None, description="File with further keys, one on a line, as llama-server and container secrets have them."
     )
+    insecure_no_auth: bool = Field(
+        False, description="Let anyone who can reach the address in, whatever the address, while there are no keys."
+    )
+    open_paths: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Paths of llama-server's that need an admin key, opened to every inference key; "
+        "in the environment, separated by commas.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Host names that requests may be addressed to, beside loopback ones on a loopback address. "
+        "None on another address: any. In the environment, separated by commas.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins (https://host[:port]) whose pages may use the API from a browser, or *; "
+        "in the environment, separated by commas.",
+    )
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Addresses or networks of proxies whose X-Forwarded-For is believed; "
+        "in the environment, separated by commas.",
+    )
+    tls_cert: Path | None = Field(None, description="PEM file with the certificate chain; makes the address HTTPS.")
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key.")
+    limits_url: SecretStr | None = Field(
+        None, description="redis://[user:password@]host[:port][/db] that shares keys' limits between supervisors."
+    )
+    audit: bool = Field(True, description="Keep an audit log: who asked for what, when, how much; no content.")
+    log_content: bool = Field(False, description="Write requests and answers, whole, to `content_log`.")
+    content_log: Path | None = Field(None, description="File for `log_content`.")
     state_dir: Path = Field(
         default_factory=lambda: platformdirs.user_state_path(APP),
         description="Folder for keys, logs and the run folder. One supervisor at a time.",
@@ -114,7 +152,7 @@ class Settings(BaseSettings):
     def _split_like_a_shell(cls, value: object) -> object:
         return tuple(shlex.split(value)) if isinstance(value, str) else value
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", *LISTS, mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -128,6 +166,34 @@ class Settings(BaseSettings):
             raise ValueError("a key is empty; leave the setting out to have none")
         return value
 
+    @field_validator("open_paths")
+    @classmethod
+    def _refuse_relative_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [path for path in value if not path.startswith("/")]:
+            raise ValueError(f"{wrong[0]!r} is no path; paths begin with /")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _refuse_other_than_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [origin for origin in value if origin != "*" and not ORIGIN.fullmatch(origin)]:
+            raise ValueError(f"{wrong[0]!r} is no origin; write https://host or https://host:port, or *")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _refuse_other_than_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)
+        return value
+
+    @field_validator("limits_url")
+    @classmethod
+    def _refuse_other_than_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("it must begin with redis://, rediss:// or unix://")
+        return value
+
     @field_validator("engine_args")
     @classmethod
     def _refuse_flags(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -135,8 +201,16 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
+    def _refuse_halves(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key need each other")
+        if self.log_content and self.content_log is None:
+            raise ValueError("log_content writes prompts and answers to a file: name it with content_log")
+        return self
+
+    @model_validator(mode="after")
     def _resolve_paths(self) -> Self:
-        for name in ("model", "state_dir", "api_keys_file"):
+        for name in ("model", "state_dir", "api_keys_file", "tls_cert", "tls_key", "content_log"):
             path = getattr(self, name)
             if path is not None:
                 object.__setattr__(self, name, path.expanduser().absolute())
@@ -284,7 +358,11 @@ def _explain(
     if fault["type"] == "extra_forbidden":
         return f"unknown setting {key} {source}{_suggest(key, set(Settings.model_fields))}"
     message = fault["msg"].removeprefix("Value error, ")
-    shown = "" if key.lower().endswith("api_keys") or fault["type"] == "value_error" else _shown(fault["input"])
+    shown = (
+        ""
+        if key.lower().endswith(("api_keys", "limits_url")) or fault["type"] == "value_error"
+        else _shown(fault["input"])
+    )
     return f"bad setting {key} {source}: {message}{shown}"
 
 

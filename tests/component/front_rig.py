@@ -217,5 +217,5 @@ def request(
     *, method: str = "POST", path: str = "/x", body: bytes = b"", headers: str = "", close: bool = True
 ) -> bytes:
     end = "connection: close\r\n" if close else ""
-    head = f"{method} {path} HTTP/1.1\r\nhost: h\r\ncontent-length: {len(body)}\r\n{end}{headers}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n{end}{headers}\r\n"
     return head.encode() + body

@@ -23,7 +23,7 @@ async def test_thousands_of_pipelined_refusals_do_no_harm(short_dir: Path) -> No
 async def test_an_over_long_body_is_refused_before_it_is_sent(short_dir: Path) -> None:
     async with rig(short_dir) as here:
         answer = await here.ask(
-            b"POST /x HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 1001\r\n\r\n"
+            b"POST /x HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 1001\r\n\r\n"
         )
         assert not here.engine.asked
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -33,7 +33,8 @@ async def test_an_over_long_body_is_refused_before_it_is_sent(short_dir: Path) -
 async def test_an_over_long_chunked_body_is_refused_when_it_grows_too_long(short_dir: Path) -> None:
     async with rig(short_dir) as here:
         answer = await here.ask(
-            b"POST /x HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n" + b"200\r\n%b\r\n" % bytes(0x200) * 3
+            b"POST /x HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+            + b"200\r\n%b\r\n" % bytes(0x200) * 3
         )
         assert not here.engine.asked
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -59,14 +60,14 @@ async def test_a_target_that_is_none_gets_400_or_the_engines_answer_and_no_trace
     short_dir: Path, caplog: pytest.LogCaptureFixture, target: bytes
 ) -> None:
     async with rig(short_dir) as here:
-        answer = await here.ask(b"GET %b HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n" % target)
+        answer = await here.ask(b"GET %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n" % target)
     assert answer[:13] in {b"HTTP/1.1 400 ", b"HTTP/1.1 200 "}
     assert "Traceback" not in caplog.text
 
 
 async def test_a_connect_is_refused(short_dir: Path) -> None:
     async with rig(short_dir) as here:
-        answer = await here.ask(b"CONNECT host:443 HTTP/1.1\r\nhost: h\r\n\r\n")
+        answer = await here.ask(b"CONNECT host:443 HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert not here.engine.asked
     assert answer.startswith(b"HTTP/1.1 400 ")
 
@@ -87,7 +88,7 @@ async def test_a_head_without_end_is_refused(short_dir: Path) -> None:
     ("begun", "status"),
     [
         (b"POST /x HTTP/1.1\r\nhost", b"HTTP/1.1 408 "),
-        (b"POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\nabc", b"HTTP/1.1 408 "),
+        (b"POST /x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\nabc", b"HTTP/1.1 408 "),
         (b"", b""),
     ],
 )
@@ -103,7 +104,7 @@ async def test_a_client_that_stops_in_the_middle_of_a_request_is_dropped(
 async def test_trailers_do_not_become_headers(short_dir: Path) -> None:
     async with rig(short_dir) as here:
         await here.ask(
-            b"POST /x HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"POST /x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
             b"1\r\na\r\n0\r\nx-evil: 1\r\n\r\n"
         )
         assert b"x-evil" not in here.engine.asked[0].head
@@ -123,7 +124,7 @@ async def test_an_upgrade_is_not_taken_up_and_not_complained_of(
 ) -> None:
     caplog.set_level(logging.WARNING)
     async with rig(short_dir) as here, here.connect() as (reader, writer):
-        writer.write(b"GET /x HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: h2c\r\n\r\n")
+        writer.write(b"GET /x HTTP/1.1\r\nhost: localhost\r\nconnection: Upgrade\r\nupgrade: h2c\r\n\r\n")
         await reader.readuntil(b"\r\n\r\nhi")
         assert b"upgrade" not in here.engine.asked[0].head
     assert caplog.text == ""
@@ -158,7 +159,7 @@ async def test_garbage_behind_a_running_answer_is_not_answered_in_its_middle(sho
 
 async def test_a_client_that_reads_no_refusals_is_read_no_further(short_dir: Path) -> None:
     async with rig(short_dir, keys=["secret"]) as here, here.connect() as (_, writer):
-        flood = b"GET /v1/models HTTP/1.1\r\nhost: h\r\n\r\n" * 1_200_000
+        flood = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n" * 1_200_000
         writer.transport.set_write_buffer_limits(high=0)
         writer.write(flood)
         waiting, before = writer.transport.get_write_buffer_size(), -1

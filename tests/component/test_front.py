@@ -22,7 +22,7 @@ async def test_body_and_head_pass_without_what_belongs_to_one_connection(short_d
         asked = here.engine.asked[0]
     assert answer == (b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: 2\r\nconnection: close\r\n\r\nhi")
     assert asked.head == (
-        b"POST /a%20b?q=1 HTTP/1.1\r\nhost: h\r\naccept: */*\r\nx-mine: 1\r\ncontent-length: 4\r\n\r\n"
+        b"POST /a%20b?q=1 HTTP/1.1\r\nhost: localhost\r\naccept: */*\r\nx-mine: 1\r\ncontent-length: 4\r\n\r\n"
     )
     assert asked.body == b"body"
 
@@ -60,7 +60,7 @@ async def test_the_control_socket_needs_no_key(short_dir: Path) -> None:
 async def test_a_chunked_request_body_arrives_whole_with_its_length(short_dir: Path) -> None:
     async with rig(short_dir) as here:
         await here.ask(
-            b"POST /x HTTP/1.1\r\nhost: h\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"POST /x HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
             b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
         )
         asked = here.engine.asked[0]
@@ -138,7 +138,7 @@ async def test_an_http_1_0_client_gets_a_stream_without_chunk_framing(short_dir:
 
 async def test_expect_100_continue_is_answered_before_the_body_is_sent(short_dir: Path) -> None:
     async with rig(short_dir) as here, here.connect() as (reader, writer):
-        writer.write(b"POST /x HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+        writer.write(b"POST /x HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"ok")
         assert (await reader.readuntil(b"\r\n\r\nhi")).startswith(b"HTTP/1.1 200 OK")

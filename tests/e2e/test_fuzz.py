@@ -85,7 +85,7 @@ def a_request(dice: random.Random) -> bytes:
     lines = [
         f"{dice.choice(METHODS[:2]) if dice.random() < 0.8 else dice.choice(METHODS)} {dice.choice(PATHS)} HTTP/1.1"
     ]
-    lines += ["Host: x", *dice.sample(HEADERS, dice.randint(0, 3))]
+    lines += ["Host: localhost", *dice.sample(HEADERS, dice.randint(0, 3))]
     framing = "Content-Length: {n}" if dice.random() < 0.7 else dice.choice(FRAMINGS)
     if framing.startswith("Transfer-Encoding") and dice.random() < 0.8:
         body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)

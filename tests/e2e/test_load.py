@@ -139,7 +139,7 @@ async def ask(here: httpx.AsyncClient, key: str) -> httpx.Response:
 def completion(key: str, max_tokens: int) -> bytes:
     body = json.dumps({"prompt": "The sea", "max_tokens": max_tokens, "ignore_eos": True})
     return (
-        f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n"
+        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n"
         f"Content-Length: {len(body)}\r\n\r\n{body}"
     ).encode()
 

@@ -74,4 +74,4 @@ def test_an_abandoned_request_without_streaming_frees_its_slot_while_others_stre
 
 def post(path: str, body: str) -> bytes:
     """A request with a body, as bytes."""
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
