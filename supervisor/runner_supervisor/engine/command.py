@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 DEMO_ARGS = ("--embeddings", "--pooling", "mean", "--n-predict", "256")
@@ -17,6 +18,15 @@ KEPT_ENV_PREFIXES = (
 (common/arg.cpp reads one per flag), and whatever secrets the supervisor was given."""
 
 
+ALIAS_FLAGS = frozenset({"--alias", "-a"})
+
+
+def served_as(model: Path, extra: tuple[str, ...]) -> str:
+    """The name by which llama-server knows the model: its alias, of several the first, else the file's name."""
+    aliases = [value for flag, value in pairwise(extra) if flag in ALIAS_FLAGS]
+    return aliases[-1].partition(",")[0] if aliases else model.stem
+
+
 def engine_argv(*, binary: Path, model: Path, socket: Path, extra: tuple[str, ...]) -> list[str]:
     """The command line: the model, a Unix socket to listen on, metrics, then the user's own flags.
 
@@ -28,7 +38,7 @@ def engine_argv(*, binary: Path, model: Path, socket: Path, extra: tuple[str, ..
     return [
         str(binary),
         *("--model", str(model)),
-        *(() if {"--alias", "-a"} & set(extra) else ("--alias", model.stem)),
+        *(() if ALIAS_FLAGS & set(extra) else ("--alias", model.stem)),
         *("--host", str(socket)),
         *("--port", "8080"),
         "--metrics",

@@ -34,7 +34,7 @@ from runner_supervisor.core.lifecycle import (
 from runner_supervisor.core.restart import MEANING, Cause, Death, Exit
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.binary import EngineBinary
-from runner_supervisor.engine.command import engine_argv, engine_environment
+from runner_supervisor.engine.command import engine_argv, engine_environment, served_as
 from runner_supervisor.engine.logs import EngineLog, RunLog, first_error, level_of, without_paths
 from runner_supervisor.engine.memory import oom_kills
 from runner_supervisor.engine.process import Child, record_identity
@@ -64,6 +64,11 @@ class EngineSpec:
     gpu_bytes: int = field(default=0, compare=False)
     sized: tuple[str, ...] = field(default=(), compare=False)
     ladder: tuple[Rung, ...] = field(default=(), compare=False)
+
+    @property
+    def served_as(self) -> str:
+        """The name by which clients know the model."""
+        return served_as(self.model, self.args)
 
 
 @dataclass(frozen=True, slots=True)

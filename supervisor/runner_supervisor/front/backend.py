@@ -9,6 +9,7 @@ from runner_supervisor.front.outbox import Outbox
 from runner_supervisor.front.queue import SlotQueue
 from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.upstream import Upstream
+from runner_supervisor.front.visit import Desk
 
 
 class Backend(Protocol):
@@ -22,6 +23,7 @@ class Backend(Protocol):
     buffered_bytes: int
     draining: bool
     outbox: Outbox
+    desk: Desk
 
     def upstream(self) -> Upstream | None:
         """The READY engine's connections, or None."""

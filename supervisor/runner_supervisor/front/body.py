@@ -1,4 +1,4 @@
-"""What a request's body must be before it goes to the engine: JSON, and an object, where the engine parses it.
+"""A request's body, and what it must be before it goes to the engine: JSON, and an object, where that is parsed.
 
 llama-server answers malformed JSON with 500 (tools/server/server-http.cpp, its exception handler), which reads
 as a fault of the server's and invites clients to try again.
@@ -7,11 +7,13 @@ as a fault of the server's and invites clients to try again.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import orjson
 
+from runner_supervisor.front.backend import Backend
 from runner_supervisor.front.message import Head
-from runner_supervisor.front.replies import Refusal
+from runner_supervisor.front.replies import BODY_TOO_LARGE, BUFFERS_FULL, Refusal
 
 UTF8_BOM = b"\xef\xbb\xbf"
 """The engine's parser takes it, and trailing NULs, as some clients send them."""
@@ -20,16 +22,60 @@ CHECKED_BYTES = 1 << 20
 """Longer bodies are left to the engine: parsing one would hold everybody else up for milliseconds."""
 
 
-def check_body(head: Head, body: bytes) -> Refusal | None:
-    """Why this body cannot be served, or None."""
+class Body:
+    """A request's body, collected before the engine is asked. `size`: its bytes so far."""
+
+    __slots__ = ("_backend", "pieces", "size")
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.pieces: list[bytes] = []
+        self.size = 0
+
+    def add(self, data: bytes) -> Refusal | None:
+        """One more piece; returns why it is one too many, if it is."""
+        backend = self._backend
+        self.pieces.append(data)
+        self.size += len(data)
+        backend.buffered_bytes += len(data)
+        if self.size > backend.max_body_bytes:
+            return BODY_TOO_LARGE
+        return BUFFERS_FULL if backend.buffered_bytes > backend.max_buffered_bytes else None
+
+    def whole(self) -> bytes:
+        """All of it in one piece."""
+        if len(self.pieces) > 1:
+            self.pieces = [b"".join(self.pieces)]
+        return self.pieces[0] if self.pieces else b""
+
+    def drop(self) -> None:
+        """It is not needed any more."""
+        self._backend.buffered_bytes -= self.size
+        self.size = 0
+        self.pieces.clear()
+
+
+def check_body(head: Head, body: bytes) -> tuple[Refusal | None, int]:
+    """Why this body cannot be served, or None; and how many answers it asks for at once."""
     if head.method != b"POST" or not head.route.json:
-        return None
+        return None, 1
     try:
         parsed = orjson.loads(body.removeprefix(UTF8_BOM).rstrip(b"\0"))
     except orjson.JSONDecodeError as error:
         if re.search("depth|recursion", str(error)):  # this parser's limit, not the engine's
-            return None
-        return Refusal(400, "invalid_json", f"The request body is not valid JSON: {error}.")
+            return None, 1
+        return Refusal(400, "invalid_json", f"The request body is not valid JSON: {error}."), 1
     if not isinstance(parsed, dict):
-        return Refusal(400, "invalid_json", "The request body must be a JSON object.")
-    return None
+        return Refusal(400, "invalid_json", "The request body must be a JSON object."), 1
+    return None, _answers(parsed)
+
+
+def _answers(asked: dict[str, Any]) -> int:
+    """How many answers are asked for: `n` (or `n_cmpl`) for each prompt. A list with a number in it is one prompt of
+    tokens (tools/server/server-common.cpp, `tokenize_input_prompts`).
+    """
+    each = max(1, *(count for name in ("n", "n_cmpl") if isinstance(count := asked.get(name), int)))
+    prompts = asked.get("prompt")
+    if not isinstance(prompts, list) or any(isinstance(part, int) for part in prompts):
+        return each
+    return each * max(1, len(prompts))

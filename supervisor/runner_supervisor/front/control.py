@@ -1,4 +1,7 @@
-"""What the front answers itself, by FastAPI: health, metrics, and the admin calls behind `status` and `stop`."""
+"""What the front answers itself, by FastAPI: health, metrics, and the admin calls behind `status` and `stop`.
+
+Who may ask has been settled before a request comes here (see `front.heads` and `front.routes`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
@@ -19,9 +22,10 @@ from runner_supervisor.core.states import State
 from runner_supervisor.engine.succession import Succession
 from runner_supervisor.engine.supervisor import describe
 from runner_supervisor.front.changes import Change, Changes
-from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.metrics import Metrics
-from runner_supervisor.front.replies import ADMIN_ONLY, BUSY_CHANGING, DRAINING, INVALID_KEY, Refusal
+from runner_supervisor.front.stamp import Stamp
+from runner_supervisor.front.visit import Desk
+from runner_supervisor.front.replies import BUSY_CHANGING, DRAINING, Refusal
 
 
 class Health(BaseModel):
@@ -94,7 +98,7 @@ def create_control_app(
     *,
     engines: Succession,
     changes: Callable[[], Changes],
-    gate: Gate,
+    desk: Desk,
     metrics: Metrics,
     address: Callable[[], str],
     load: Callable[[], Load],
@@ -105,7 +109,7 @@ def create_control_app(
     Args:
         engines: whose health this is.
         changes: gives who carries out reloads and restarts.
-        gate: who may read metrics and call /admin.
+        desk: where calls of /admin are written down.
         metrics: the front's own series.
         address: gives the URL that clients use.
         load: gives what the front is doing.
@@ -113,14 +117,6 @@ def create_control_app(
     """
     app = FastAPI(title="runner-supervisor", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
     began = time.monotonic()
-
-    async def may_read(request: Request) -> None:
-        if not request.state.trusted and gate.admit(*_credentials(request)) is None:
-            raise RefusedError(INVALID_KEY)
-
-    async def may_manage(request: Request) -> None:
-        if not request.state.trusted:
-            raise RefusedError(ADMIN_ONLY)
 
     @app.exception_handler(RefusedError)
     async def refused(_request: Request, error: RefusedError) -> Response:
@@ -146,12 +142,12 @@ def create_control_app(
     async def live() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/metrics", dependencies=[Depends(may_read)])
+    @app.get("/metrics")
     async def scrape() -> Response:
         own = engines.current.metrics or ""
         return Response(metrics.render() + own.encode(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    @app.get("/admin/status", dependencies=[Depends(may_manage)])
+    @app.get("/admin/status")
     async def status() -> Status:
         now = load()
         engine = engines.current
@@ -187,7 +183,7 @@ def create_control_app(
             change=changes().last,
         )
 
-    @app.post("/admin/reload", status_code=202, dependencies=[Depends(may_manage)])
+    @app.post("/admin/reload", status_code=202)
     async def begin_reload() -> Change | None:
         if load().draining:
             raise RefusedError(DRAINING)
@@ -195,7 +191,7 @@ def create_control_app(
             raise RefusedError(BUSY_CHANGING)
         return changes().last
 
-    @app.post("/admin/restart", status_code=202, dependencies=[Depends(may_manage)])
+    @app.post("/admin/restart", status_code=202)
     async def begin_restart() -> Change | None:
         if load().draining:
             raise RefusedError(DRAINING)
@@ -203,14 +199,10 @@ def create_control_app(
             raise RefusedError(BUSY_CHANGING)
         return changes().last
 
-    @app.post("/admin/stop", status_code=202, dependencies=[Depends(may_manage)])
+    @app.post("/admin/stop", status_code=202)
     async def begin_stop() -> dict[str, str]:
         stop()
         return {"status": "draining"}
 
+    app.add_middleware(Stamp, desk=desk)
     return app
-
-
-def _credentials(request: Request) -> tuple[bytes | None, bytes | None]:
-    headers = dict(request.headers.raw)
-    return headers.get(b"authorization"), headers.get(b"x-api-key")

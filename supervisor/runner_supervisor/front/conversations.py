@@ -7,6 +7,7 @@ So the engine is told another id than the client says: the key's own id stands b
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl, urlencode
 
 import orjson
@@ -15,6 +16,7 @@ HEADER = b"x-conversation-id"
 STREAM_PATH = "/v1/stream"
 LOOKUP_PATH = "/v1/streams/lookup"
 PARAMETER = "conv_id"
+LENGTH_LINE = re.compile(rb"(\r\ncontent-length: *)\d+", re.IGNORECASE)
 ASKED, FOUND = "conversation_ids", "conversation_id"
 
 
@@ -55,3 +57,17 @@ def public_answer(owner: str, body: bytes) -> bytes:
         return b"[]"
     found = [each for each in answer if isinstance(each, dict) and str(each.get(FOUND)).startswith(prefix)]
     return orjson.dumps([each | {FOUND: each[FOUND].removeprefix(prefix)} for each in found])
+
+
+class Lookup:
+    """An answer to a lookup on its way to its asker, who gets it when it is whole. `pieces`: of its body."""
+
+    def __init__(self, owner: str, head: bytes) -> None:
+        self._owner = owner
+        self._head = head
+        self.pieces: list[bytes] = []
+
+    def answer(self) -> bytes:
+        """All of it, as its asker may see it."""
+        found = public_answer(self._owner, b"".join(self.pieces))
+        return LENGTH_LINE.sub(b"\\g<1>%d" % len(found), self._head) + found

@@ -54,6 +54,14 @@ def may_end(head: bytes, last: bytes, *, http_1_0: bool) -> bool:
     return is_event_stream(head) and is_chunked(head) and (http_1_0 or not last or last.endswith(EVENTS_END))
 
 
-def epilogue(event: bytes, *, http_1_0: bool) -> bytes:
-    """An event as the last bytes of an answer. For HTTP/1.0 it is kept apart from one that broke in the middle."""
+def notice(path: str, ended: str | None, *, http_1_0: bool) -> bytes:
+    """What became of it, as the last bytes of an answer. For HTTP/1.0 it is kept apart from an event that broke off.
+
+    Args:
+        path: the route's.
+        ended: how the engine ended; see `Upstream`.
+        http_1_0: the client gets the answer without chunked framing.
+    """
+    how = f"ended ({ended})" if ended else "broke off" if ended is None else "was replaced or stopped"
+    event = error_event(path, f"The model server {how} before the answer was complete.")
     return b"\n\n" + event if http_1_0 else b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import httptools
 
-from runner_supervisor.core.admission import Share
-from runner_supervisor.front.gate import ANYONE, Gate
-from runner_supervisor.front.message import Head
-from runner_supervisor.front.replies import FOREIGN_ORIGIN, HEAD_TOO_LARGE, INVALID_KEY, Refusal
+from runner_supervisor.core.access import Principal
+from runner_supervisor.front.gate import NOBODY, OPERATOR, WITHOUT_KEY, Gate, Judgement, Request
+from runner_supervisor.front.message import Head, path_of
+from runner_supervisor.front.replies import HEAD_TOO_LARGE, Reply
+from runner_supervisor.front.routes import CONTROL, Route, route_of
 
-NOBODY = Share("")
-CONTROL_PREFIXES = (b"/health", b"/metrics", b"/admin")
+CONTROL_PREFIXES = tuple(path.encode() for path in CONTROL)
 HEAD_BYTES = 64 * 1024
 LINE_BYTES = 8000
 """llama-server reads no longer line (vendor/cpp-httplib/httplib.h, CPPHTTPLIB_HEADER_MAX_LENGTH: 8192)."""
@@ -24,16 +23,26 @@ REMEMBERED_BYTES = 8192
 HEADER_BYTES = 160
 """What Python needs for a header beside its text."""
 
+ORIGIN, FORWARDED_FOR = b"origin", b"x-forwarded-for"
+
 Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A head to relay, whose share of the slots it uses, and the refusal it gets instead, if any."""
+    """A head: who asks, and what is answered instead of relaying it, if anything is.
+
+    `control`: FastAPI answers it. `guess`: it came with a key that there is not. `extra`: header lines for the
+    answer. `forwarded`: the values of X-Forwarded-For.
+    """
 
     head: Head
-    share: Share
-    refusal: Refusal | None
+    principal: Principal
+    reply: Reply | None
+    control: bool
+    guess: bool
+    extra: tuple[bytes, ...]
+    forwarded: tuple[bytes, ...]
 
 
 class Heads:
@@ -42,17 +51,15 @@ class Heads:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._read_at = gate.version
-        self._remembered: dict[tuple[object, ...], Reading | None] = {}
+        self._remembered: dict[tuple[object, ...], Reading] = {}
 
     @property
-    def version(self) -> int:
+    def version(self) -> object:
         """Changes when what was read before may mean something else now."""
         return self._gate.version
 
-    def read(
-        self, parser: httptools.HttpRequestParser, url: bytes, headers: Headers, *, trusted: bool
-    ) -> Reading | None:
-        """The meaning of a head, or None: it is FastAPI's.
+    def read(self, parser: httptools.HttpRequestParser, url: bytes, headers: Headers, *, trusted: bool) -> Reading:
+        """The meaning of a head.
 
         Args:
             parser: stands at the head's end.
@@ -73,58 +80,66 @@ class Heads:
             pass
         reading = self._read(parser, url, headers, trusted=trusted)
         size = len(url) + sum(len(name) + len(value) + HEADER_BYTES for name, value in headers)
-        if size <= REMEMBERED_BYTES and (reading is None or reading.refusal is None):
+        if size <= REMEMBERED_BYTES and reading.reply is None:
             if len(self._remembered) >= REMEMBERED:
                 self._remembered.clear()
             self._remembered[key] = reading
         return reading
 
-    def _read(
-        self, parser: httptools.HttpRequestParser, url: bytes, headers: Headers, *, trusted: bool
-    ) -> Reading | None:
-        target = origin_form(url)
-        if is_control(target):
-            return None
-        http_1_0 = parser.get_http_version() == "1.0"
-        share, refusal = (ANYONE, None) if trusted else self._admit(dict(headers))
+    def _read(self, parser: httptools.HttpRequestParser, url: bytes, headers: Headers, *, trusted: bool) -> Reading:
+        method, target = parser.get_method(), origin_form(url)
+        path = path_of(target)
+        control = control_route(target)
+        values = joined(headers)
+        origins = self._gate.origins
+        reply: Reply | None = None
+        if trusted:
+            judgement = Judgement(OPERATOR)
+        elif preflight := origins.preflight(method, values):
+            judgement, reply = Judgement(NOBODY), preflight
+        else:
+            asked = Request(method, control or route_of(path), path, values, authority_of(url))
+            judgement = self._gate.judge(asked)
+            reply = judgement.refusal
         sizes = [len(url), *(len(name) + len(value) + len(b": \r\n") for name, value in headers)]
-        if refusal is None and (max(sizes) > LINE_BYTES or sum(sizes) > HEAD_BYTES):
-            refusal = HEAD_TOO_LARGE
+        if reply is None and (max(sizes) > LINE_BYTES or sum(sizes) > HEAD_BYTES):
+            reply = HEAD_TOO_LARGE
+        http_1_0 = parser.get_http_version() == "1.0"
+        principal = judgement.principal
         head = Head(
-            parser.get_method(),
+            method,
             target,
             headers,
             http_1_0=http_1_0,
             keep_alive=not http_1_0 and parser.should_keep_alive(),
-            owner=None if share is ANYONE else share.key,
+            owner=None if principal.id in WITHOUT_KEY else principal.id,
         )
-        return Reading(head, share, refusal)
+        return Reading(
+            head,
+            principal,
+            reply,
+            control=control is not None,
+            guess=judgement.guess,
+            extra=origins.answer_headers(values.get(ORIGIN)),
+            forwarded=tuple(value for name, value in headers if name == FORWARDED_FOR),
+        )
 
-    def _admit(self, values: dict[bytes, bytes]) -> tuple[Share, Refusal | None]:
-        share = self._gate.admit(values.get(b"authorization"), values.get(b"x-api-key"))
-        if share is None:
-            return NOBODY, INVALID_KEY
-        origin = values.get(b"origin")
-        if share is ANYONE and origin is not None and not is_local(origin):
-            return NOBODY, FOREIGN_ORIGIN
-        return share, None
+
+def joined(headers: Headers) -> dict[bytes, bytes]:
+    """Headers by name. Those that come twice are one with both values (RFC 9110, 5.3), which no key and no host is."""
+    values: dict[bytes, bytes] = {}
+    for name, value in headers:
+        values[name] = values[name] + b", " + value if name in values else value
+    return values
 
 
-def is_control(target: bytes) -> bool:
-    """Whether FastAPI answers this target: /health, /metrics, /admin, and what lies below each."""
+def control_route(target: bytes) -> Route | None:
+    """FastAPI's route for this target: /health, /metrics, /admin, and what lies below each; None: it is the engine's."""
     if not target.startswith(CONTROL_PREFIXES):
-        return False
+        return None
     path = target.partition(b"?")[0]
-    return path[: path.find(b"/", 1)] in CONTROL_PREFIXES if b"/" in path[1:] else path in CONTROL_PREFIXES
-
-
-def is_local(origin: bytes) -> bool:
-    """Whether an Origin header names this machine itself, and so a page that runs here."""
-    try:
-        host = urlsplit(origin.decode("latin-1")).hostname
-        return host == "localhost" or (host is not None and ip_address(host).is_loopback)
-    except ValueError:
-        return False
+    first = path[: path.find(b"/", 1)] if b"/" in path[1:] else path
+    return CONTROL.get(first.decode("latin-1"))
 
 
 def origin_form(target: bytes) -> bytes:
@@ -138,3 +153,13 @@ def origin_form(target: bytes) -> bytes:
     url = httptools.parse_url(target)
     query = b"?" + url.query if url.query else b""
     return (url.path or b"/") + query
+
+
+def authority_of(target: bytes) -> bytes | None:
+    """The host and port that a target names itself; None where it is a mere path."""
+    if target.startswith(b"/"):
+        return None
+    try:
+        return urlsplit(target).netloc
+    except ValueError:
+        return b""

@@ -25,8 +25,12 @@ NOT_FORWARDED = frozenset(HOP_BY_HOP) | {
 }
 """Request headers that stay here: our keys, and framing, made anew for the collected body."""
 
-HOP_BY_HOP_LINE = re.compile(rb"\r\n(?:" + b"|".join(HOP_BY_HOP) + rb"):[^\r\n]*", re.IGNORECASE)
-LENGTH_LINE = re.compile(rb"(\r\ncontent-length: *)\d+", re.IGNORECASE)
+KEPT_BACK_LINE = re.compile(
+    rb"\r\n(?:" + b"|".join(HOP_BY_HOP) + rb"|access-control-[a-z-]+):[^\r\n]*", re.IGNORECASE
+)
+"""Lines of an answer's head that stay here. llama-server lets every page of the web in, with credentials
+(tools/server/server-http.cpp, `Access-Control-Allow-Origin`); who may is said by our own settings.
+"""
 FRAMING_LINE = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*", re.IGNORECASE)
 EVENT_STREAM_LINE = re.compile(rb"\r\ncontent-type: *text/event-stream", re.IGNORECASE)
 CHUNKED_LINE = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
@@ -39,6 +43,7 @@ NO_BODY_MEANT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
 JOINED_BYTES = 64 * 1024
 """A body up to this length goes out in one piece with its head; copying a longer one costs more than it saves."""
 
+CLOSE = b"connection: close"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -55,7 +60,7 @@ class Head:
     """
 
     __slots__ = (
-        "chunked", "expects_continue", "http_1_0", "keep_alive", "lines", "looks_up", "method", "owner", "path",
+        "chunked", "converses", "expects_continue", "http_1_0", "keep_alive", "lines", "looks_up", "method", "owner", "path",
         "route",
     )  # fmt: skip
 
@@ -78,6 +83,7 @@ class Head:
         self.owner = owner
         self.chunked = b"transfer-encoding" in values
         self.expects_continue = values.get(b"expect", b"").lower() == b"100-continue"
+        self.converses = bool(values.get(conversations.HEADER))
         self.looks_up = owner is not None and method == b"POST" and self.path == conversations.LOOKUP_PATH
         if owner is not None:
             headers = [
@@ -134,24 +140,19 @@ def _forwarded(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]])
 
 
 def client_head(head: bytes, extra: list[bytes], *, chunked: bool = True) -> bytes:
-    """An answer's head as the client gets it: the engine's lines, but for those of its own connection.
+    """An answer's head as the client gets it: the engine's lines, but for those that stay here.
 
     Args:
         head: status line and headers, with the blank line that ends them.
         extra: further header lines.
         chunked: whether the body's chunked framing stays.
     """
-    head = HOP_BY_HOP_LINE.sub(b"", head)
+    head = KEPT_BACK_LINE.sub(b"", head)
     if not chunked:
         head = FRAMING_LINE.sub(b"", head)
     if extra:
         return b"\r\n".join([head[:-4], *extra, b"", b""])
     return head
-
-
-def with_length(head: bytes, length: int) -> bytes:
-    """An answer's head for a body of another length."""
-    return LENGTH_LINE.sub(b"\\g<1>%d" % length, head)
 
 
 def is_chunked(head: bytes) -> bool:

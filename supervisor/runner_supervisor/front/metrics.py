@@ -63,6 +63,7 @@ class Metrics(Collector):
         self._broken: Counter[str] = Counter()
         self._retried: Counter[str] = Counter()
         self._poison: Counter[str] = Counter()
+        self._limited: Counter[str] = Counter()
         self._first_byte: dict[str, Durations] = {}
         self._deaths: Counter[Cause] = Counter()
         self._machine = Machine()
@@ -86,6 +87,10 @@ class Metrics(Collector):
     def poison(self, route: str) -> None:
         """Count one request that is given up because two engines ended while they worked on it."""
         self._poison[route] += 1
+
+    def limited(self, code: str) -> None:
+        """Count one request refused because its key has reached a limit. `code`: which, bounded."""
+        self._limited[code] += 1
 
     def first_byte(self, route: str, elapsed_s: float) -> None:
         """Count how long a request's first byte took, in seconds."""
@@ -120,6 +125,11 @@ class Metrics(Collector):
             by_path("retried", "Times that a request was sent again because its engine ended.", self._retried),
             by_path("poison", "Requests given up because two engines ended at work on them.", self._poison),
         ]
+        limited = CounterMetricFamily(
+            "runner_requests_limited", "Requests refused because their key has reached a limit.", labels=["limit"]
+        )
+        for code, count in self._limited.items():
+            limited.add_metric([code], count)
         first_byte = HistogramMetricFamily(
             "runner_time_to_first_byte_seconds",
             "Time from the end of a request's head to the first byte of its answer.",
@@ -135,7 +145,7 @@ class Metrics(Collector):
             "runner_requests_in_flight", "Requests being relayed to the engine.", self.in_flight()
         )
         queued = GaugeMetricFamily("runner_queue_depth", "Requests waiting for a slot.", self.queued())
-        return answered, *mishaps, first_byte, in_flight, queued, queue_wait
+        return answered, *mishaps, limited, first_byte, in_flight, queued, queue_wait
 
     def _engine(self) -> Iterable[Metric]:
         machine = self._machine

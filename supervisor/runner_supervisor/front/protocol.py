@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from uvicorn.server import ServerState
 
 from runner_supervisor.front.backend import Backend
 from runner_supervisor.front.heads import HEAD_BYTES, Heads, Reading
+from runner_supervisor.front.message import CLOSE
 from runner_supervisor.front.relay import Relay
 from runner_supervisor.front.replies import (
     HEAD_TOO_LARGE,
@@ -31,6 +33,7 @@ from runner_supervisor.front.replies import (
     TOO_SLOW,
     Refusal,
 )
+from runner_supervisor.front.requestids import accept
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ PATIENCE_S = 30.0
 """How long a client may be silent in the middle of a request, or before its first, in seconds."""
 
 PIPELINED = 16
+LOCAL = "local"
 
 
 class FrontProtocol(HttpToolsProtocol):
@@ -58,6 +62,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._backend = backend
         self._heads = heads
         self._trusted = False
+        self._peer: str | None = None
         self._at_work: Relay | None = None
         self._closing = False
         self._head_bytes = 0
@@ -65,6 +70,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._length = 0
         self._said: tuple[object, ...] = ()
         self._reading: Reading | None = None
+        self._request_id: bytes | None = None
         self._deadline = 0.0
         self._watch: asyncio.TimerHandle | None = None
 
@@ -109,7 +115,7 @@ class FrontProtocol(HttpToolsProtocol):
         """Answer a request that never came whole; if others are at work, closing has to do."""
         self._in_head = False
         if self._idle:
-            self._backend.outbox.write(self.transport, refusal.response(keep_alive=False))
+            self._backend.outbox.write(self.transport, refusal.response([CLOSE]))
             self.close_after_answer(linger=True)
         elif isinstance(self.cycle, Relay) and self.cycle.waits_for_body:
             self.cycle.refuse(refusal)
@@ -141,6 +147,13 @@ class FrontProtocol(HttpToolsProtocol):
             self._at_work.resume()
         self._read_on()
 
+    def address(self, forwarded: Sequence[bytes]) -> str:
+        """The client's address, by what trusted proxies say in X-Forwarded-For. "local": the control socket."""
+        if self._peer is None:
+            peer = get_remote_addr(self.transport)
+            self._peer = peer[0] if peer else LOCAL
+        return self._backend.desk.proxies.client(self._peer, forwarded) if forwarded else self._peer
+
     def close_after_answer(self, *, linger: bool) -> None:
         """Close the connection; if the client is still sending, once it may have read the answer.
 
@@ -165,6 +178,7 @@ class FrontProtocol(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self._length = 0
+        self._request_id = None
         self._in_head = True
         self._head_bytes = 0
 
@@ -175,6 +189,8 @@ class FrontProtocol(HttpToolsProtocol):
         name = name.lower()
         if name == b"content-length":
             self._length = int(value)
+        elif name == b"x-request-id":
+            self._request_id = value
         else:
             self.headers.append((name, value))
 
@@ -187,11 +203,12 @@ class FrontProtocol(HttpToolsProtocol):
         if said != self._said:
             self._reading = self._heads.read(self.parser, self.url, self.headers, trusted=self._trusted)
             self._said = said
-        reading = self._reading
-        if reading is None:
-            self._hand_to_fastapi()
+        reading = cast("Reading", self._reading)
+        request_id = accept(self._request_id) or self._backend.desk.ids.next()
+        if reading.control and reading.reply is None:
+            self._hand_to_fastapi(reading, request_id)
             return
-        relay = Relay(reading, self._length, backend=self._backend, client=self, loop=self.loop)
+        relay = Relay(reading, self._length, request_id, backend=self._backend, client=self, loop=self.loop)
         before, self.cycle = self.cycle, cast("Any", relay)
         if before is None or before.response_complete:
             self._start_asgi_task(relay, self.app)
@@ -201,16 +218,21 @@ class FrontProtocol(HttpToolsProtocol):
             if len(self.pipeline) >= PIPELINED:
                 self.flow.pause_reading()
 
-    def _hand_to_fastapi(self) -> None:
+    def _hand_to_fastapi(self, reading: Reading, request_id: bytes) -> None:
         url, headers = self.url, self.headers
         self.server, self.client = get_local_addr(self.transport), get_remote_addr(self.transport)
-        self.scheme = "http"
+        self.scheme = "https" if self.transport.get_extra_info("ssl_object") else "http"
         super().on_message_begin()
         self.url = url
         self.headers += headers
         if self._length:
             self.headers.append((b"content-length", b"%d" % self._length))
-        self.scope["state"] = {"trusted": self._trusted}
+        self.scope["state"] = {
+            "principal": reading.principal,
+            "request_id": request_id,
+            "address": self.address(reading.forwarded),
+            "extra": reading.extra,
+        }
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -12,55 +12,32 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import Protocol
 
-from uvicorn.protocols.http.flow_control import FlowControl
-
+from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, refused
 from runner_supervisor.front.backend import Backend
-from runner_supervisor.front.body import CHECKED_BYTES, check_body
-from runner_supervisor.front.conversations import public_answer
-from runner_supervisor.front.epilogue import epilogue, error_event, may_end
+from runner_supervisor.front.body import CHECKED_BYTES, Body, check_body
+from runner_supervisor.front.client import NOBODY_WAITS, Client
+from runner_supervisor.front.conversations import Lookup
+from runner_supervisor.front.epilogue import may_end, notice
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.losses import Losses
-from runner_supervisor.front.message import CONTINUE, Unchunk, client_head, is_chunked, with_length
+from runner_supervisor.front.message import CLOSE, CONTINUE, Unchunk, client_head, is_chunked
 from runner_supervisor.front.replies import (
     BODY_TOO_LARGE,
-    BUFFERS_FULL,
     DRAINING,
     ENGINE_GONE,
     QUEUE_FULL,
     QUEUE_TIMEOUT,
     Refusal,
+    Reply,
 )
-from runner_supervisor.front.upstream import Connection, Upstream
+from runner_supervisor.front.upstream import PING_BYTES, Connection, Last, Upstream
+from runner_supervisor.front.visit import Visit
 
 CONNECT_S = 5.0
 CONNECT_EVERY_S = 0.005
 VERDICT_S = 2.5
 """How long it may take to know how an engine ended, its last log lines included, in seconds."""
-
-
-class Client(Protocol):
-    """The client's connection, as its protocol offers it to a relay."""
-
-    transport: asyncio.Transport
-    flow: FlowControl
-
-    def on_response_complete(self) -> None:
-        """The answer has been written: the next request may start."""
-
-    def close_after_answer(self, *, linger: bool) -> None:
-        """The answer has been written and was the last one. `linger`: the client is still sending."""
-
-
-class NobodyWaits:
-    """Takes the place of the event on which uvicorn wakes an ASGI application; a relay has none."""
-
-    def set(self) -> None:
-        """Wake nobody."""
-
-
-NOBODY_WAITS = NobodyWaits()
 
 
 class Relay:
@@ -71,39 +48,45 @@ class Relay:
     message_event = NOBODY_WAITS
     _started = False
     _body_complete = False
-    _body_bytes = 0
     _place = 0
     _status = 0
     _was_stale = False
+    _copies = 1
+    """How many answers were asked for at once."""
+    _alone = False
+    """The client has gone, and the engine goes on: the conversation can be read again."""
     _losses = Losses()
     _answer_head = b""
-    _found = b""
-    """The head of an answer to a lookup of conversations, which is passed on when its body is known."""
+    _lookup: Lookup | None = None
     _connection: Connection | None = None
     _upstream: Upstream
     """Where it was sent last."""
     on_data: Callable[[bytes], None]
     """Passes bytes of the answer on, at once: tokens are not kept waiting."""
+    _pass_on: Callable[[bytes], None]
+    """The same, while `on_data` waits for the first token."""
 
     def __init__(
         self,
         reading: Reading,
         length: int,
+        request_id: bytes,
         *,
         backend: Backend,
         client: Client,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._head = head = reading.head
-        self._share = reading.share
-        self._refusal = reading.refusal
+        self._share = reading.principal.share
+        self._refusal = reading.reply
+        self._guess = reading.guess
+        self._visit = Visit(reading, request_id, caller=client, desk=backend.desk)
         self.keep_alive = head.keep_alive
         self._has_body = length > 0 or head.chunked
         self._backend = backend
         self._client = client
         self._loop = loop
-        self._body: list[bytes] = []
-        self._began_s = self._sent_s = perf_counter()
+        self._body = Body(backend)
         self._write: Callable[[bytes], None] = partial(backend.outbox.write, client.transport)
         self.on_data = partial(backend.outbox.write_now, client.transport)
         if self._refusal is None and length > backend.max_body_bytes:
@@ -117,36 +100,31 @@ class Relay:
             return
         self._started = True
         if self._refusal:
-            self._reply(self._refusal)
+            delay_s = self._visit.punish() if self._guess else 0.0
+            if delay_s:
+                self._loop.call_later(delay_s, self._reply_late, self._refusal)
+            else:
+                self._reply(self._refusal)
         elif self._body_complete:
             self._dispatch()
         elif self._head.expects_continue:
             self._write(CONTINUE)
 
+    def _reply_late(self, refusal: Reply) -> None:
+        self._backend.desk.strikes.answered()
+        self._reply(refusal)
+
     def on_body(self, data: bytes) -> None:
         """A piece of the request's body."""
-        if self._refusal:
-            return
-        backend = self._backend
-        self._body.append(data)
-        self._body_bytes += len(data)
-        backend.buffered_bytes += len(data)
-        if self._body_bytes > backend.max_body_bytes:
-            self.refuse(BODY_TOO_LARGE)
-        elif backend.buffered_bytes > backend.max_buffered_bytes:
-            self.refuse(BUFFERS_FULL)
+        if self._refusal is None and (refusal := self._body.add(data)):
+            self.refuse(refusal)
 
     def refuse(self, refusal: Refusal) -> None:
         """The body is not going to be used: answer, when it is this request's turn."""
-        self._drop_body()
+        self._body.drop()
         self._refusal = refusal
         if self._started:
             self._reply(refusal)
-
-    def _drop_body(self) -> None:
-        self._backend.buffered_bytes -= self._body_bytes
-        self._body_bytes = 0
-        self._body.clear()
 
     @property
     def takes_slot(self) -> bool:
@@ -169,12 +147,22 @@ class Relay:
         self.disconnected = True
         if self.response_complete:
             return
-        self.response_complete = True
-        if self._connection:
-            self._connection.abort()
         if self._started:
             self._backend.metrics.abandoned(self._head.route.label)
-        self._end()
+        if self._connection and self._head.converses:
+            self._go_on_alone(self._connection)
+            return
+        self.response_complete = True
+        if self._connection:
+            self._estimate(self._connection)
+            self._connection.abort()
+        self._end(ABANDONED)
+
+    def _go_on_alone(self, connection: Connection) -> None:
+        """The engine finishes the answer, which can be read again, and its slot is taken until it has."""
+        self._alone = True
+        self.on_data = self._write = lambda data: None
+        connection.resume_reading()
 
     def pause(self) -> None:
         """The client reads slowly: take no more from the engine."""
@@ -193,14 +181,17 @@ class Relay:
         backend = self._backend
         if backend.draining:
             self.keep_alive = False
-        extra = [] if self.keep_alive else [b"connection: close"]
+        visit = self._visit
+        extra = visit.header_lines()
+        if not self.keep_alive:
+            extra.append(CLOSE)
         if self._place:
             extra.append(b"x-queue-position: %d" % self._place)
-            extra.append(b"x-queue-ms: %d" % (1000 * (self._sent_s - self._began_s)))
+            extra.append(b"x-queue-ms: %d" % visit.queue_ms)
         if self._head.looks_up and status == 200:
-            self._found = client_head(head, extra)
-            self._body = [body]
-            self.on_data = self._body.append
+            self._lookup = Lookup(self._share.key, client_head(head, extra))
+            self.on_data = self._lookup.pieces.append
+            self.on_data(body)
         elif self._head.http_1_0 and is_chunked(head):
             self._write(client_head(head, extra, chunked=False))
             self.on_data = Unchunk(self._write)
@@ -209,30 +200,52 @@ class Relay:
             self._write(client_head(head, extra) + body)
         self._status = status
         self._answer_head = head
-        backend.metrics.first_byte(self._head.route.label, perf_counter() - self._began_s)
+        if body:
+            visit.first_data(body)
+        elif self._head.route.queued:
+            self._pass_on, self.on_data = self.on_data, self._on_first_data
+        backend.metrics.first_byte(self._head.route.label, perf_counter() - visit.began_s)
 
-    def on_end(self) -> None:
+    def _on_first_data(self, data: bytes) -> None:
+        if len(data) > PING_BYTES:
+            self._visit.first_data(data)
+            self.on_data = self._pass_on
+        self._pass_on(data)
+
+    def on_end(self, last: Last) -> None:
         """The answer is complete."""
-        self._connection = None
-        if self._found:
-            found = public_answer(self._share.key, self._whole_body())
-            self._write(with_length(self._found, len(found)) + found)
+        connection, self._connection = self._connection, None
+        if self._head.route.queued and self._status == 200 and not self._visit.read(last, copies=self._copies):
+            self._estimate(connection)
+        if self._lookup:
+            self._write(self._lookup.answer())
         self._finish(self._status)
 
-    def on_lost(self, last: bytes, *, stale: bool) -> None:
+    def _estimate(self, connection: Connection | None) -> None:
+        """The engine gives no figures: it broke off, or somebody did."""
+        if connection and self._head.route.queued:
+            self._visit.estimate(asked_bytes=self._body.size, pieces=connection.pieces, copies=self._copies)
+
+    def on_lost(self, last: Last, *, stale: bool) -> None:
         """The engine's connection broke. With nothing answered yet, it may be tried again; else the client must know.
 
         If the connection was merely old, at once, on a new one. A request that takes no slot may have changed
         something, and is not sent to a second engine.
         """
-        self._connection = None
+        connection, self._connection = self._connection, None
+        if self._alone:
+            self._estimate(connection)
+            self._close(ABANDONED)
+            return
         if not self._status:
             if stale and not self._was_stale and not self._upstream.lost:
                 self._was_stale = True
                 self._send(self._upstream, self._loop.time() + CONNECT_S)
             else:
                 self._outlive()
-        elif may_end(self._answer_head, last, http_1_0=self._head.http_1_0):
+            return
+        self._estimate(connection)
+        if may_end(self._answer_head, last[-1] if last else b"", http_1_0=self._head.http_1_0):
             self._upstream.when_ended(self._end_stream, within_s=VERDICT_S)
         else:  # its framing lacks an end, which is how the client knows
             self._break_off()
@@ -241,16 +254,13 @@ class Relay:
         """Say in the stream what became of it."""
         if self.response_complete:
             return
-        ended = self._upstream.ended
-        how = f"ended ({ended})" if ended else "broke off" if ended is None else "was replaced or stopped"
-        event = error_event(self._head.route.label, f"The model server {how} before the answer was complete.")
-        self._write(epilogue(event, http_1_0=self._head.http_1_0))
+        self._write(notice(self._head.route.label, self._upstream.ended, http_1_0=self._head.http_1_0))
         self._break_off()
 
     def _break_off(self) -> None:
         self.keep_alive = False
         self._backend.metrics.broken(self._head.route.label)
-        self._close()
+        self._close(BROKEN)
 
     def _outlive(self) -> None:
         """Wait for what becomes of the engine."""
@@ -282,18 +292,35 @@ class Relay:
     # In between.
 
     def _dispatch(self) -> None:
-        backend = self._backend
-        backend.begin(self)
+        self._backend.begin(self)
+        if refusal := self._why_not():
+            self._reply(refusal)
+        elif self._head.method == b"POST":
+            self._visit.take(self._on_leave)
+        else:
+            self._forward()
+
+    def _why_not(self) -> Refusal | None:
+        backend, head = self._backend, self._head
         if backend.draining:
-            self._reply(DRAINING)
-        elif self._head.looks_up and self._body_bytes > CHECKED_BYTES:
-            self._reply(BODY_TOO_LARGE)
-        elif self._body_bytes <= CHECKED_BYTES and (refusal := check_body(self._head, self._whole_body())):
+            return DRAINING
+        if head.looks_up and self._body.size > CHECKED_BYTES:
+            return BODY_TOO_LARGE
+        if head.route.queued and backend.hopeless():
+            return backend.unavailable()
+        if self._body.size > CHECKED_BYTES:
+            return None
+        refusal, self._copies = check_body(head, self._body.whole())
+        return refusal
+
+    def _on_leave(self, refusal: Refusal | None) -> None:
+        """The key's limits allow it, or not."""
+        backend = self._backend
+        if refusal:
+            backend.metrics.limited(refusal.code)
             self._reply(refusal)
         elif not self._head.route.queued:
             self._forward()
-        elif backend.hopeless():
-            self._reply(backend.unavailable())
         elif (place := backend.queue.enter(self, self._share)) is None:
             self._reply(replace(QUEUE_FULL, retry_after_s=backend.queue.retry_after_s))
         elif place:
@@ -342,9 +369,9 @@ class Relay:
         self._upstream = upstream
         send = upstream.send_on_new if self._was_stale else upstream.send
         head = self._head
-        self._sent_s = perf_counter()
+        self._visit.sent()
         try:
-            self._connection = send(head.encode(self._body, self._body_bytes), self, head_only=head.method == b"HEAD")
+            self._connection = send(head.encode(self._body.pieces, self._body.size), self, head_only=head.method == b"HEAD")
         except BlockingIOError:  # its backlog is full
             if self._loop.time() < deadline:
                 self._loop.call_later(CONNECT_EVERY_S, self._send_if_it_lives, upstream, deadline)
@@ -362,33 +389,36 @@ class Relay:
             if self._client.flow.write_paused:  # the answer before this one is not read yet
                 self._connection.pause_reading()
 
-    def _whole_body(self) -> bytes:
-        if len(self._body) > 1:
-            self._body = [b"".join(self._body)]
-        return self._body[0] if self._body else b""
-
-    def _reply(self, refusal: Refusal) -> None:
+    def _reply(self, reply: Reply) -> None:
         if self.response_complete:
             return
         if self._has_body and not self._body_complete:
             self.keep_alive = False
-        keep_alive = self.keep_alive and not self._backend.draining
-        self._write(refusal.response(keep_alive=keep_alive, head_only=self._head.method == b"HEAD"))
-        self._finish(refusal.status)
+        extra = self._visit.header_lines()
+        if not self.keep_alive or self._backend.draining:
+            extra.append(CLOSE)
+        self._write(reply.response(extra, head_only=self._head.method == b"HEAD"))
+        self._finish(reply.status, refused(reply.code))
 
-    def _end(self) -> None:
-        if self._body_bytes:
-            self._drop_body()
+    def _end(self, outcome: str) -> None:
+        self._body.drop()
         self._backend.queue.leave(self)
         self._backend.end(self)
+        self._visit.settle(status=self._status, outcome=outcome)
 
-    def _finish(self, status: int) -> None:
-        self._backend.metrics.answered(self._head.route.label, status)
-        self._close()
+    def _finish(self, status: int, outcome: str = ANSWERED) -> None:
+        self._status = status
+        if self._alone:
+            outcome = ABANDONED
+        else:
+            self._backend.metrics.answered(self._head.route.label, status)
+        self._close(outcome)
 
-    def _close(self) -> None:
+    def _close(self, outcome: str) -> None:
         self.response_complete = True
-        self._end()
+        self._end(outcome)
+        if self._alone:
+            return
         if self.keep_alive and not self._backend.draining:
             self._client.on_response_complete()
         else:

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Protocol
+
+
+class Reply(Protocol):
+    """What the front answers by itself."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def code(self) -> str:
+        """What it is, in a word."""
+
+    def response(self, extra: Sequence[bytes] = (), *, head_only: bool = False) -> bytes:
+        """The whole HTTP/1.1 response as bytes. `extra`: further header lines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +63,13 @@ class Refusal:
             headers["www-authenticate"] = "Bearer"
         return headers
 
-    def response(self, *, keep_alive: bool, head_only: bool = False) -> bytes:
-        """The whole HTTP/1.1 response as bytes."""
+    def response(self, extra: Sequence[bytes] = (), *, head_only: bool = False) -> bytes:
+        """The whole HTTP/1.1 response as bytes. `extra`: further header lines."""
         body = self.body()
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in self.headers().items()]
         lines.append(f"content-length: {len(body)}")
-        if not keep_alive:
-            lines.append("connection: close")
-        head = "\r\n".join([*lines, "", ""]).encode()
+        head = b"\r\n".join(["\r\n".join(lines).encode(), *extra, b"", b""])
         return head if head_only else head + body
 
 
@@ -63,7 +78,14 @@ INVALID_KEY = Refusal(
     "invalid_api_key",
     "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'.",
 )
-ADMIN_ONLY = Refusal(403, "admin_only", "This path is served on the supervisor's control socket alone.")
+WRONG_SCOPE = Refusal(403, "wrong_scope", "This needs a key with the scope '{scope}'.")
+WRONG_MODEL = Refusal(403, "wrong_model", "This key is not for the model that is served here.")
+NO_SUCH_PATH = Refusal(404, "not_found", "There is no such path here.")
+FOREIGN_HOST = Refusal(
+    421,
+    "foreign_host",
+    "This server does not answer to the host that the request names; its setting allowed_hosts says to which it does.",
+)
 BODY_TOO_LARGE = Refusal(413, "body_too_large", "The request body is larger than this server accepts.")
 BUFFERS_FULL = Refusal(
     503, "buffers_full", "The request bodies held here fill the memory set apart for them.", retry_after_s=5

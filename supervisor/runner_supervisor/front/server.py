@@ -19,6 +19,7 @@ from runner_supervisor.engine.succession import Succession
 from runner_supervisor.engine.supervisor import Transition, epitaph
 from runner_supervisor.engine.watch import Traffic
 from runner_supervisor.errors import AddressError
+from runner_supervisor.front.addresses import Proxies
 from runner_supervisor.front.changes import Changes
 from runner_supervisor.front.control import Load, create_control_app
 from runner_supervisor.front.gate import Gate
@@ -29,6 +30,7 @@ from runner_supervisor.front.protocol import FrontProtocol
 from runner_supervisor.front.queue import SlotQueue
 from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.upstream import Upstream
+from runner_supervisor.front.visit import Desk
 from runner_supervisor.settings import Settings
 
 BACKLOG = 2048
@@ -87,6 +89,7 @@ class Front:
         *,
         engines: Succession,
         gate: Gate,
+        desk: Desk,
         tcp: socket.socket,
         control: socket.socket,
         settings: Settings,
@@ -96,6 +99,8 @@ class Front:
         self.metrics = Metrics()
         self.outbox = Outbox(asyncio.get_running_loop())
         self.queue = SlotQueue(metrics=self.metrics)
+        self.desk = desk
+        self._gate = gate
         self.apply(settings)
         self.buffered_bytes = 0
         self.draining = False
@@ -112,7 +117,7 @@ class Front:
         app = create_control_app(
             engines=engines,
             changes=changes,
-            gate=gate,
+            desk=desk,
             metrics=self.metrics,
             address=lambda: self.address,
             load=self._load,
@@ -158,6 +163,8 @@ class Front:
         self.max_buffered_bytes = settings.max_buffered_bytes
         self.max_retries = settings.max_retries
         self._ends_within_s = settings.drain_timeout_s + settings.stop_grace_s
+        self.desk.proxies = Proxies(settings.trusted_proxies)
+        self._gate.apply(settings)
         self.queue.set_limits(queue_size=settings.queue_size, timeout_s=settings.queue_timeout_s)
 
     @contextlib.contextmanager
@@ -275,6 +282,7 @@ class Front:
             if self._upstream and not self._upstream.lost:
                 self._leave()
             engine = self._engines.current
+            self._gate.model = self.desk.model = engine.spec.served_as
             upstream = self._upstream = Upstream(engine.socket, self.outbox)
             engine.traffic = lambda: Traffic(busy=upstream.owed, received=upstream.received)
             self.queue.set_slots(engine.slots)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol, cast
@@ -26,6 +27,16 @@ PING_BYTES = len(b"3\r\n:\n\n\r\n")
 """A silent stream's sign of life, which says nothing of the engine's main loop (tools/server/server-context.cpp)."""
 
 
+LAST_PIECES = 4
+"""An answer's last event, [DONE] and the last chunk may come in pieces of their own."""
+
+LAST_BYTES = 4096
+"""Of a longer piece only the end is kept."""
+
+Last = Sequence[bytes]
+"""The pieces of an answer's body that came last; empty if none came. To be read at once: it is used again."""
+
+
 class Exchange(Protocol):
     """Who gets the answer to one request."""
 
@@ -39,16 +50,11 @@ class Exchange(Protocol):
     def on_data(self, data: bytes) -> None:
         """Bytes of the answer's body, framed as the engine framed them."""
 
-    def on_end(self) -> None:
+    def on_end(self, last: Last) -> None:
         """The answer is complete. The connection is no longer the exchange's."""
 
-    def on_lost(self, last: bytes, *, stale: bool) -> None:
-        """The connection broke first.
-
-        Args:
-            last: the bytes of the answer's body that came last; empty if none came.
-            stale: it was an old connection on which nothing had come back.
-        """
+    def on_lost(self, last: Last, *, stale: bool) -> None:
+        """The connection broke first. `stale`: it was an old one, on which nothing had come back."""
 
 
 class Connection(asyncio.Protocol):
@@ -56,7 +62,7 @@ class Connection(asyncio.Protocol):
 
     httptools follows the framing to find the end; since the class has no `on_body`, a body costs it no
     Python call. A new connection has its first request written before the loop knows it: `rest` is what the
-    kernel did not take of that.
+    kernel did not take of that. `pieces`: how many reads of an answer brought more than a ping.
     """
 
     def __init__(self, upstream: Upstream) -> None:
@@ -68,13 +74,15 @@ class Connection(asyncio.Protocol):
         self.paused = False
         self._aborted = False
         self._reusable = False
-        self._last = b""
+        self._last: deque[bytes] = deque(maxlen=LAST_PIECES)
         self.rest: list[bytes] = []
         self._begin(None, head_only=False)
 
     def _begin(self, exchange: Exchange | None, *, head_only: bool) -> None:
         self._exchange = exchange
         self._head = b""
+        self._last.clear()
+        self.pieces = 0
         self._head_read = self._head_passed = self._complete = False
         self._head_only = head_only
 
@@ -142,9 +150,11 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._break_off()
             return
-        self._upstream.received += len(data) > PING_BYTES
+        if len(data) > PING_BYTES:
+            self.pieces += 1
+            self._upstream.received += 1
         if self._head_passed:
-            self._last = data
+            self._last.append(data if len(data) <= LAST_BYTES else data[-LAST_BYTES:])
             exchange.on_data(data)
         else:
             self._pass_head(data, exchange)
@@ -160,18 +170,19 @@ class Connection(asyncio.Protocol):
             return
         cut = head.index(b"\r\n\r\n") + 4
         self._head = b""
-        self._last = head[cut:]
+        body = head[cut:]
+        if body:
+            self._last.append(body[-LAST_BYTES:])
         self._head_passed = True
         if self._head_only:
             self._complete = True
-        exchange.on_head(self._parser.get_status_code(), head[:cut], self._last)
+        exchange.on_head(self._parser.get_status_code(), head[:cut], body)
 
     def _end(self, exchange: Exchange) -> None:
         if self._exchange is not exchange:  # it broke off while it was told
             return
         self._exchange = None
         self._upstream.end_work(self)
-        last, self._last = self._last, b""
         if self.paused:  # the last write of an answer may have filled a slow client's buffer
             self.resume_reading()
         if self._reusable and not self._head_only and self._requests < REQUESTS:
@@ -179,10 +190,12 @@ class Connection(asyncio.Protocol):
         else:
             cast("asyncio.Transport", self._transport).close()
         try:
-            exchange.on_end()
+            exchange.on_end(self._last)
         except BaseException:  # it is not ours any more, so `connection_lost` could not tell it
-            exchange.on_lost(last, stale=False)
+            exchange.on_lost(self._last, stale=False)
             raise
+        if self._exchange is None:
+            self._last.clear()
 
     def _break_off(self) -> None:
         """The engine does not speak HTTP: `connection_lost` tells the exchange."""

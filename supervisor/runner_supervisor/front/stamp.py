@@ -1,0 +1,66 @@
+"""What all of FastAPI's answers carry: the request's id and what keeps browsers safe; calls of /admin are audited."""
+
+from __future__ import annotations
+
+from time import perf_counter, time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runner_supervisor.front.audit import ANSWERED, Entry
+from runner_supervisor.front.routes import CONTROL
+from runner_supervisor.front.visit import Desk
+
+SAFE = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
+)
+ADMIN = CONTROL["/admin"].label
+
+
+class Stamp:
+    """An ASGI application around another. The protocol has left in the scope's state who asks."""
+
+    def __init__(self, app: ASGIApp, *, desk: Desk) -> None:
+        self._app = app
+        self._desk = desk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s = perf_counter()
+        state: dict[str, Any] = scope["state"]
+        lines = tuple(line.split(b": ", 1) for line in state["extra"])
+
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", state["request_id"]), *SAFE, *lines]
+                if scope["path"].startswith(ADMIN):
+                    self._write_down(scope, message["status"], perf_counter() - began_s)
+            await send(message)
+
+        await self._app(scope, receive, stamped)
+
+    def _write_down(self, scope: Scope, status: int, took_s: float) -> None:
+        if self._desk.audit is None:
+            return
+        state = scope["state"]
+        self._desk.audit.record(
+            Entry(
+                time_s=time() - took_s,
+                request_id=state["request_id"],
+                key=state["principal"].id,
+                key_name=state["principal"].name,
+                address=state["address"],
+                method=scope["method"],
+                path=scope["path"],
+                model=self._desk.model,
+                status=status,
+                outcome=ANSWERED,
+                ms=1000 * took_s,
+            )
+        )
