@@ -19,6 +19,9 @@ FOLDER_MODE = 0o700
 ONLY_OWNER = 0o077
 """The umask of a supervisor: what we start makes its files for the owner alone, too."""
 
+TRIES = 100
+"""How often a file is opened again that loses its name meanwhile."""
+
 _FILE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _NO_FILE = frozenset({errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP})
 """What open(2) says of links that it may not follow, and of what is no file."""
@@ -58,7 +61,7 @@ def open_private(path: Path, *, append: bool = False) -> int:
         OSError: it cannot be opened.
     """
     flags = os.O_RDWR | os.O_CREAT | (os.O_APPEND if append else 0) | _FILE_FLAGS
-    while True:
+    for _ in range(TRIES):
         try:
             descriptor = os.open(path, flags, FILE_MODE)
         except OSError as error:
@@ -66,13 +69,13 @@ def open_private(path: Path, *, append: bool = False) -> int:
                 raise _no_file(path) from None
             raise
         try:
-            names = _check_file(path, descriptor)
+            if _is_ours(path, descriptor):
+                return descriptor
         except BaseException:
             os.close(descriptor)
             raise
-        if names:
-            return descriptor
-        os.close(descriptor)  # removed since it was opened: again, or what is written is lost
+        os.close(descriptor)
+    raise ConfigError(f"{path} is being replaced all the time; find out by whom")
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -109,15 +112,21 @@ def remove_socket(path: Path) -> None:
         path.unlink()
 
 
-def _check_file(path: Path, descriptor: int) -> int:
-    """Refuse what is no file of ours alone; how many names it has."""
+def _is_ours(path: Path, descriptor: int) -> bool:
+    """Refuse what is no file of ours alone. False: it has lost its name since it was opened."""
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         raise _no_file(path)
-    if found.st_nlink > 1:
+    try:
+        named = path.lstat()  # one look at name and count of names: another name may come and go between two
+    except FileNotFoundError:
+        return False
+    if not os.path.samestat(named, found):
+        return False
+    if named.st_nlink > 1:
         raise ConfigError(f"{path} has further names (hard links), by which others may read it; remove it")
     _narrow(path, descriptor, found, FILE_MODE)
-    return found.st_nlink
+    return True
 
 
 def _narrow(path: Path, descriptor: int, found: os.stat_result, mode: int) -> None:

@@ -50,7 +50,7 @@ class RotatingFile:
         except (OSError, ConfigError) as error:
             if not self._failing:
                 self._failing = True  # first: the warning may come back here
-                logger.warning("cannot write %s: %s; what is logged there is lost until it can be", self.path, error)
+                logger.warning("cannot write %s: %s; lines may be lost until it can be", self.path, error)
             return False
         if self._failing:
             self._failing = False
