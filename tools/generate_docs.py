@@ -1,4 +1,4 @@
-"""Writes the documents that are drawn from the code: docs/configuration.md, docs/states.md.
+"""Writes the documents that are drawn from the code: docs/configuration.md, docs/routes.md, docs/states.md.
 
 `make docs` writes them; a test compares them with what would be written.
 """
@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from runner_supervisor.core.states import MEANING, TRANSITIONS, State
 from runner_supervisor.engine_flags import REFUSED, TAKEN_OVER
+from runner_supervisor.front.routes import ASSET, ASSETS, CONTROL, OTHER, ROUTES, Route
 from runner_supervisor.settings import ENV_PREFIX, FOREIGN_ENV, Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -57,6 +59,34 @@ def configuration() -> str:
     return "\n".join(lines) + "\n"
 
 
+def routes() -> str:
+    """Every route and whom it is for."""
+    listed = [*CONTROL.values(), *ROUTES.values(), replace(ASSET, label="a page's parts"), replace(OTHER, label="anything else")]
+    lines = [
+        NOTE.format(source="supervisor/runner_supervisor/front/routes.py"),
+        "# Routes and scopes",
+        "",
+        "What a key must be for, to ask each path with GET (HEAD and OPTIONS too) and with any other method. A key with",
+        "the scope `admin` may do everything. On a loopback address without keys anyone may do what `inference` and",
+        "`metrics` keys may; what needs `admin` is shut there, too. The control socket, which only its owner can reach,",
+        "may do everything. Paths of llama-server's that need `admin` can be opened to inference keys by name with",
+        "`open_paths`. What llama-server has and this table does not is for `admin` keys alone; others get 404.",
+        "",
+        "| path | GET | other methods |",
+        "|---|---|---|",
+        *(f"| {_path(route)} | {route.read or 'open'} | {route.write or 'open'} |" for route in listed),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _path(route: Route) -> str:
+    below = " and below" if route.label in {*CONTROL, "/slots"} else ""
+    if route.label.startswith("/"):
+        return f"`{route.label}`{below}"
+    parts = f" ({', '.join(f'`{each}`' for each in ASSETS)})" if route.read is None else ""
+    return route.label + parts
+
+
 def states() -> str:
     """The engine's states and the transitions between them."""
     lines = [
@@ -81,7 +111,11 @@ def states() -> str:
     return "\n".join(lines) + "\n"
 
 
-DOCUMENTS: dict[str, Callable[[], str]] = {"configuration.md": configuration, "states.md": states}
+DOCUMENTS: dict[str, Callable[[], str]] = {
+    "configuration.md": configuration,
+    "routes.md": routes,
+    "states.md": states,
+}
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import logging.handlers
 import os
 import resource
 import signal
@@ -36,7 +35,9 @@ from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.layout import Layout
 from runner_supervisor.planning import Plan, Predecessor, model_of, plan_for
+from runner_supervisor.private import FILE_MODE, ONLY_OWNER, open_private, remove_socket, write_private
 from runner_supervisor.reload import Reloader
+from runner_supervisor.rotating import RotatingFile
 from runner_supervisor.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -48,9 +49,6 @@ OPEN_FILES = 65_536
 
 END_SLACK_S = 5.0
 """What the end may take beyond the engine's grace period: KILL, the last log lines."""
-
-LOG_BYTES = 10 * 1024 * 1024
-LOG_FILES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +90,7 @@ def run(settings: Settings, calls: Calls) -> None:
     Raises:
         RunnerError: the service cannot start, or its first engine never became ready.
     """
+    os.umask(ONLY_OWNER)
     for notice in settings.notices:
         logger.info("%s", notice)
     check_model(model_of(settings))
@@ -112,7 +111,7 @@ def run(settings: Settings, calls: Calls) -> None:
         if not settings.on_loopback and not len(keys):
             new_key = keys.create("first start")
         for stale in layout.run_dir.glob("engine-*.sock"):
-            stale.unlink()
+            remove_socket(stale)
         log = EngineLog(layout.engine_log)
         stack.callback(log.close)
 
@@ -131,12 +130,30 @@ def _allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+class OwnLog(logging.Handler):
+    """Writes log records to a file of ours."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._file = RotatingFile(path)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            self._file.write(f"{self.format(record)}\n".encode("utf-8", "replace"))
+        except Exception:  # noqa: BLE001  a line that cannot be formatted must not end what it is about
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
+
+
 @contextlib.contextmanager
 def _log_to(path: Path) -> Iterator[None]:
     """Keep the supervisor's own log in a file too, for `runner-supervisor logs`."""
-    handler = logging.handlers.RotatingFileHandler(
-        path, maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1, encoding="utf-8"
-    )
+    handler = OwnLog(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     try:
@@ -148,8 +165,9 @@ def _log_to(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _only_one(layout: Layout) -> Iterator[None]:
-    lock = filelock.FileLock(layout.lock, mode=0o600)
     try:
+        os.close(open_private(layout.lock))  # filelock may follow links to other files, or truncate them
+        lock = filelock.FileLock(layout.lock, mode=FILE_MODE)
         lock.acquire(blocking=False)
     except filelock.Timeout:
         try:
@@ -161,7 +179,7 @@ def _only_one(layout: Layout) -> Iterator[None]:
             "end it with `stop` in the same way, or name another folder with --state-dir"
         ) from None
     try:
-        layout.supervisor_record.write_text(str(os.getpid()))
+        write_private(layout.supervisor_record, str(os.getpid()).encode())
         yield
     finally:
         layout.supervisor_record.unlink(missing_ok=True)

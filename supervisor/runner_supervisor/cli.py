@@ -20,8 +20,10 @@ from rich.text import Text
 
 from runner_supervisor import __version__, app, show
 from runner_supervisor.engine.binary import EngineBinary, read_manifest
+from runner_supervisor.engine.logs import level_of as engine_level_of
 from runner_supervisor.errors import ConfigError, EngineError, RunnerError
 from runner_supervisor.follow import last_lines, new_lines
+from runner_supervisor.front import audit
 from runner_supervisor.layout import Layout
 from runner_supervisor.planning import model_of, sizing_of
 from runner_supervisor.remote import Remote, has_ended, wait_until
@@ -200,25 +202,29 @@ def logs(
     front: Annotated[
         bool, typer.Option("--front/--engine", help="The supervisor's own log, or llama-server's.")
     ] = False,
+    audited: Annotated[bool, typer.Option("--audit", help="The audit log: who asked for what.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
     level: Annotated[Level, typer.Option(help="Least level of the lines shown.")] = Level.DEBUG,
 ) -> None:
-    """Show the engine's log, or the supervisor's. Works when nothing runs, too."""
+    """Show the engine's log, the supervisor's, or the audit log. Works when nothing runs, too."""
+    if front and audited:
+        raise typer.BadParameter("--front and --audit are two logs; give one of them")
     layout = _layout(config, state_dir)
-    path = layout.front_log if front else layout.engine_log
+    path = layout.audit_log if audited else layout.front_log if front else layout.engine_log
+    level_of = audit.level_of if audited else engine_level_of
     if not path.exists():
         if not follow:
             raise RunnerError(f"no log at {path}; has a supervisor ever run on {layout.state_dir}?")
         show.err.print(f"waiting for {path}", highlight=False)
     after = new_lines(path)
     coming = itertools.chain([next(after)], after) if follow else ()  # begun now, so that no line falls between
-    for line in last_lines(path, lines, lambda line: show.is_at_least(line, level)):
-        show.log_line(line)
+    for line in last_lines(path, lines, lambda line: show.is_at_least(level_of(line), level)):
+        show.log_line(line, level_of(line))
     for new in coming:
         if new is None:
             time.sleep(FOLLOW_S)
-        elif show.is_at_least(new, level):
-            show.log_line(new)
+        elif show.is_at_least(level_of(new), level):
+            show.log_line(new, level_of(new))
 
 
 @commands.command()

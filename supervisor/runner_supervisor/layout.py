@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock
 
 from runner_supervisor.errors import ConfigError
+from runner_supervisor.private import private_folder
 
 SOCKET_PATH_BYTES = 100
 """Unix socket paths end at 104 bytes on macOS and 108 on Linux (sun_path); this leaves some room."""
@@ -59,6 +60,11 @@ class Layout:
         return self.state_dir / "logs" / "supervisor.log"
 
     @property
+    def audit_log(self) -> Path:
+        """Who asked for what."""
+        return self.state_dir / "logs" / "audit.log"
+
+    @property
     def reports(self) -> Path:
         """Reports on engines that hung."""
         return self.state_dir / "logs"
@@ -86,14 +92,11 @@ class Layout:
         """Make the folders, for their owner only.
 
         Raises:
-            ConfigError: they cannot be made, or somebody else owns the run folder.
+            ConfigError: they cannot be made, one is a link, or belongs to somebody else.
         """
         try:
             for folder in (self.state_dir, self.engine_log.parent, self.run_dir):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.run_dir.is_symlink() or self.run_dir.stat().st_uid != os.getuid():
-                raise ConfigError(f"{self.run_dir} belongs to somebody else; remove it or name another --state-dir")
-            self.run_dir.chmod(0o700)
+                private_folder(folder)
         except OSError as error:
             raise ConfigError(
                 f"cannot use the state folder {self.state_dir}: {error.strerror}; "

@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from runner_supervisor import app
-from runner_supervisor.engine.logs import level_of
 from runner_supervisor.engine.sizing import Sizing, mib
 
 out = Console(soft_wrap=True)
@@ -98,14 +97,14 @@ def sizing(found: Sizing, *, to: Console) -> None:
         to.print(f"{name:<28} {size:>15}  {how}".rstrip(), highlight=False, markup=False)
 
 
-def is_at_least(line: str, least: str) -> bool:
-    """Whether a line of a log is at least of that level."""
-    return LEVELS.index(level_of(line)) >= LEVELS.index(least)
+def is_at_least(level: str, least: str) -> bool:
+    """Whether a line of a log of that level is at least of the other."""
+    return LEVELS.index(level) >= LEVELS.index(least)
 
 
-def log_line(line: str) -> None:
+def log_line(line: str, level: str) -> None:
     """One line of a log: in colour on a terminal, as it is in a pipe."""
-    out.print(line, style=LEVEL_COLOURS.get(level_of(line)), highlight=False, markup=False)
+    out.print(line, style=LEVEL_COLOURS.get(level), highlight=False, markup=False)
 
 
 def _curl(ready: app.Ready) -> str:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import logging.handlers
 import re
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from runner_supervisor.rotating import RotatingFile
+
 RING_LINES = 2_000
 LAST_LINES = 20
 LINE_BYTES = 16 * 1024
-FILE_BYTES = 10 * 1024 * 1024
-FILE_COUNT = 5
 
 LEVELS = {"D": "debug", "I": "info", "W": "warning", "E": "error"}
 """The level letters of its lines (common/log.cpp)."""
@@ -64,14 +62,12 @@ class EngineLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ring: deque[str] = deque(maxlen=RING_LINES)
-        self._file = logging.handlers.RotatingFileHandler(
-            path, maxBytes=FILE_BYTES, backupCount=FILE_COUNT - 1, encoding="utf-8"
-        )
+        self._file = RotatingFile(path)
 
     def add(self, line: str) -> None:
         """Keep one line (without its end)."""
         self._ring.append(line)
-        self._file.emit(logging.makeLogRecord({"msg": "%s", "args": (line,)}))
+        self._file.write(f"{line}\n".encode())
 
     def begin_run(self, name: str) -> RunLog:
         """A new process begins: its lines count time from its own start, so a line says when that was."""

@@ -20,6 +20,7 @@ import psutil
 
 from runner_supervisor.core.restart import Exit
 from runner_supervisor.engine.logs import LinePump, RunLog
+from runner_supervisor.private import write_private
 
 logger = logging.getLogger(__name__)
 
@@ -187,9 +188,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 def record_identity(path: Path, identity: Identity) -> None:
     """Write down which child is running, atomically."""
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(asdict(identity)))
-    temporary.replace(path)
+    write_private(path, json.dumps(asdict(identity)).encode())
 
 
 def sweep_orphans(run_dir: Path) -> list[int]:

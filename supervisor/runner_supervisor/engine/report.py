@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from runner_supervisor.engine.process import Child
+from runner_supervisor.private import write_private
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,7 @@ def write_report(
 
 def _keep(path: Path, lines: list[str]) -> Path | None:
     try:
-        temporary = path.with_suffix(".new")
-        temporary.write_text("\n".join(lines) + "\n")
-        temporary.replace(path)
+        write_private(path, ("\n".join(lines) + "\n").encode("utf-8", "replace"))
         for old in sorted(path.parent.glob("stall-*.txt"))[:-KEPT]:
             old.unlink(missing_ok=True)
     except OSError as error:

@@ -39,6 +39,8 @@ from runner_supervisor.engine.logs import EngineLog, RunLog, first_error, level_
 from runner_supervisor.engine.memory import oom_kills
 from runner_supervisor.engine.process import Child, record_identity
 from runner_supervisor.engine.watch import Traffic, Watch
+from runner_supervisor.errors import ConfigError
+from runner_supervisor.private import private_folder, remove_socket
 
 logger = logging.getLogger(__name__)
 
@@ -266,12 +268,12 @@ class EngineSupervisor:
         log = self.log.begin_run(f"llama-server {self.place.name}-{generation}")
         kills = oom_kills(None)
         try:
-            self.place.run_dir.mkdir(mode=0o700, exist_ok=True)  # a temporary folder may have been cleaned
-            self.socket.unlink(missing_ok=True)
+            private_folder(self.place.run_dir)  # a temporary folder may have been cleaned
+            remove_socket(self.socket)
             exited = partial(self._exited, generation)
             child = Child.spawn(argv, environment=engine_environment(os.environ), log=log, on_exit=exited)
-        except OSError as error:
-            detail = f"cannot run {argv[0]}: {error.strerror}"
+        except (OSError, ConfigError) as error:
+            detail = f"cannot run {argv[0]}: {error.strerror if isinstance(error, OSError) else error}"
             self._events.put_nowait(SpawnFailed(generation, detail, self._jitter()))
             return
         self._record(child)

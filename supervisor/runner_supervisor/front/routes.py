@@ -13,8 +13,6 @@ from runner_supervisor.core.access import Scope
 
 READING = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
-ADMIN_UNLISTED = "anything else"
-
 
 @dataclass(frozen=True, slots=True)
 class Route:

@@ -31,6 +31,7 @@ from runner_supervisor.front.queue import SlotQueue
 from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.upstream import Upstream
 from runner_supervisor.front.visit import Desk
+from runner_supervisor.private import remove_socket
 from runner_supervisor.settings import Settings
 
 BACKLOG = 2048
@@ -62,8 +63,12 @@ def bind_tcp(host: str, port: int) -> socket.socket:
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """Take a Unix socket that only its owner can reach."""
-    path.unlink(missing_ok=True)
+    """Take a Unix socket that only its owner can reach.
+
+    Raises:
+        ConfigError: what has that name is no socket of ours.
+    """
+    remove_socket(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:

@@ -1,0 +1,118 @@
+"""Lines for a file, written by a thread of its own, so that no disk ever stops the event loop.
+
+What waits is bounded: beyond that, lines are dropped and counted, and a line says how many. On a full disk it tries
+again every second.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from runner_supervisor.rotating import RotatingFile
+
+logger = logging.getLogger(__name__)
+
+PAUSE_S = 0.25
+"""Lines gather so long before they are written, in seconds."""
+
+RETRY_S = 1.0
+"""How long after a failed write it is tried again, in seconds."""
+
+BATCH_LINES = 128
+BATCH_BYTES = 256 * 1024
+"""What is encoded at a time: while the thread does that the loop cannot run."""
+
+END_S = 2.0
+"""How long the end waits for the last lines, in seconds."""
+
+Item = TypeVar("Item")
+
+
+class Scribe(Generic[Item]):
+    """Writes items, in order. `add` is for one thread, the event loop's."""
+
+    def __init__(
+        self,
+        file: RotatingFile,
+        *,
+        encode: Callable[[Item], bytes],
+        missing: Callable[[int], bytes],
+        most_items: int,
+        most_bytes: int = 0,
+    ) -> None:
+        """Begin.
+
+        Args:
+            file: where to; it is closed at the end.
+            encode: the line that an item becomes, without its end; called in the thread.
+            missing: the line that says how many items were dropped.
+            most_items: how many may wait.
+            most_bytes: how large those that wait may be, in bytes; 0: they are as good as nothing.
+        """
+        self._file = file
+        self._encode = encode
+        self._missing = missing
+        self._most_items = most_items
+        self._most_bytes = most_bytes
+        self._waiting: deque[tuple[Item, int]] = deque()
+        # Each of these is counted up by one thread alone, so that none needs a lock.
+        self._added_bytes = self._written_bytes = 0
+        self._dropped = self._told = 0
+        self._some = threading.Event()
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"scribe-{file.path.name}", daemon=True)
+        self._thread.start()
+
+    def add(self, item: Item, size_bytes: int = 0) -> None:
+        """Have an item written soon, or drop it if too much waits."""
+        waiting = self._waiting
+        held = self._added_bytes - self._written_bytes
+        if len(waiting) >= self._most_items or (held and held + size_bytes > self._most_bytes):
+            self._dropped += 1
+            return
+        self._added_bytes += size_bytes
+        waiting.append((item, size_bytes))
+        if len(waiting) == 1:
+            self._some.set()
+
+    def close(self, within_s: float = END_S) -> None:
+        """Write what waits, and end. What a disk has not taken within so many seconds is lost."""
+        self._ends.set()
+        self._some.set()
+        self._thread.join(within_s)
+        if self._thread.is_alive() or self._waiting:
+            logger.warning("the last lines of %s could not be written within %g s", self._file.path, within_s)
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            self._some.wait()
+            self._ends.wait(PAUSE_S)
+            self._some.clear()
+            ended = self._ends.is_set()  # asked after clearing, and before what waits is written
+            while (data := self._batch()) and self._write(data):
+                pass
+        self._file.close()
+
+    def _write(self, data: bytes) -> bool:
+        while not self._file.write(data):
+            if self._ends.wait(RETRY_S):
+                return self._file.write(data)
+        return True
+
+    def _batch(self) -> bytes:
+        lines: list[bytes] = []
+        size = 0
+        if missing := self._dropped - self._told:
+            self._told += missing
+            lines.append(self._missing(missing))
+        while self._waiting and len(lines) < BATCH_LINES and size < BATCH_BYTES:
+            item, size_bytes = self._waiting.popleft()
+            lines.append(self._encode(item))
+            size += size_bytes
+            self._written_bytes += size_bytes
+        return b"".join(line + b"\n" for line in lines)
