@@ -12,9 +12,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-LOOKED_AT_BYTES = 1024
-"""How much of the beginning and of the end: what stands there besides the figures is short."""
-
 BYTES_PER_TOKEN = 4
 """For what the engine gave no figures for; a little less than text has on average, so nobody gains by leaving."""
 
@@ -45,11 +42,10 @@ def read(first: bytes, last: Iterable[bytes]) -> Figures | None:
     """The figures in an answer, or None: it has none.
 
     Args:
-        first: what came of its body first.
-        last: what came last, in pieces.
+        first: the beginning of its body.
+        last: the ends of the pieces that came last.
     """
-    tail = b"".join(last)[-LOOKED_AT_BYTES:]
-    found = {match[1]: int(match[2]) for match in FIGURE.finditer(first[:LOOKED_AT_BYTES] + b"\n" + tail)}
+    found = {match[1]: int(match[2]) for match in FIGURE.finditer(b"".join((first, b"\n", *last)))}
     if not found:
         return None
     cached = found.get(b"cached_tokens", found.get(b"cache_read_input_tokens", found.get(b"cache_n", 0)))

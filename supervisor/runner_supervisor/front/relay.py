@@ -31,7 +31,7 @@ from runner_supervisor.front.replies import (
     Refusal,
     Reply,
 )
-from runner_supervisor.front.upstream import PING_BYTES, Connection, Last, Upstream
+from runner_supervisor.front.upstream import Connection, Upstream
 from runner_supervisor.front.visit import Visit
 
 CONNECT_S = 5.0
@@ -63,8 +63,6 @@ class Relay:
     """Where it was sent last."""
     on_data: Callable[[bytes], None]
     """Passes bytes of the answer on, at once: tokens are not kept waiting."""
-    _pass_on: Callable[[bytes], None]
-    """The same, while `on_data` waits for the first token."""
 
     def __init__(
         self,
@@ -154,7 +152,7 @@ class Relay:
             return
         self.response_complete = True
         if self._connection:
-            self._estimate(self._connection)
+            self._count()
             self._connection.abort()
         self._end(ABANDONED)
 
@@ -198,54 +196,45 @@ class Relay:
             self.on_data(body)
         else:
             self._write(client_head(head, extra) + body)
+        if visit.content:
+            visit.content.answer(body)
+            self.on_data = visit.tee(self.on_data)
         self._status = status
         self._answer_head = head
-        if body:
-            visit.first_data(body)
-        elif self._head.route.queued:
-            self._pass_on, self.on_data = self.on_data, self._on_first_data
         backend.metrics.first_byte(self._head.route.label, perf_counter() - visit.began_s)
 
-    def _on_first_data(self, data: bytes) -> None:
-        if len(data) > PING_BYTES:
-            self._visit.first_data(data)
-            self.on_data = self._pass_on
-        self._pass_on(data)
-
-    def on_end(self, last: Last) -> None:
+    def on_end(self) -> None:
         """The answer is complete."""
-        connection, self._connection = self._connection, None
-        if self._head.route.queued and self._status == 200 and not self._visit.read(last, copies=self._copies):
-            self._estimate(connection)
+        self._count()
+        self._connection = None
         if self._lookup:
             self._write(self._lookup.answer())
         self._finish(self._status)
 
-    def _estimate(self, connection: Connection | None) -> None:
-        """The engine gives no figures: it broke off, or somebody did."""
-        if connection and self._head.route.queued:
-            self._visit.estimate(asked_bytes=self._body.size, pieces=connection.pieces, copies=self._copies)
+    def _count(self) -> None:
+        """See what the engine has spent on this."""
+        connection = self._connection
+        if connection and self._head.route.queued and self._status in {0, 200}:
+            self._visit.count(connection, asked_bytes=self._body.size, copies=self._copies)
 
-    def on_lost(self, last: Last, *, stale: bool) -> None:
+    def on_lost(self, *, stale: bool) -> None:
         """The engine's connection broke. With nothing answered yet, it may be tried again; else the client must know.
 
         If the connection was merely old, at once, on a new one. A request that takes no slot may have changed
         something, and is not sent to a second engine.
         """
+        if self._status or self._alone:
+            self._count()
         connection, self._connection = self._connection, None
         if self._alone:
-            self._estimate(connection)
             self._close(ABANDONED)
-            return
-        if not self._status:
+        elif not self._status:
             if stale and not self._was_stale and not self._upstream.lost:
                 self._was_stale = True
                 self._send(self._upstream, self._loop.time() + CONNECT_S)
             else:
                 self._outlive()
-            return
-        self._estimate(connection)
-        if may_end(self._answer_head, last[-1] if last else b"", http_1_0=self._head.http_1_0):
+        elif connection and may_end(self._answer_head, connection.last, http_1_0=self._head.http_1_0):
             self._upstream.when_ended(self._end_stream, within_s=VERDICT_S)
         else:  # its framing lacks an end, which is how the client knows
             self._break_off()
@@ -293,6 +282,7 @@ class Relay:
 
     def _dispatch(self) -> None:
         self._backend.begin(self)
+        self._visit.keep(self._body.pieces)
         if refusal := self._why_not():
             self._reply(refusal)
         elif self._head.method == b"POST":

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Protocol, cast
 
 import httptools
@@ -30,11 +31,8 @@ PING_BYTES = len(b"3\r\n:\n\n\r\n")
 LAST_PIECES = 4
 """An answer's last event, [DONE] and the last chunk may come in pieces of their own."""
 
-LAST_BYTES = 4096
-"""Of a longer piece only the end is kept."""
-
-Last = Sequence[bytes]
-"""The pieces of an answer's body that came last; empty if none came. To be read at once: it is used again."""
+EDGE_BYTES = 1024
+"""How much is kept of the first piece, and of each of the last ones."""
 
 
 class Exchange(Protocol):
@@ -50,10 +48,10 @@ class Exchange(Protocol):
     def on_data(self, data: bytes) -> None:
         """Bytes of the answer's body, framed as the engine framed them."""
 
-    def on_end(self, last: Last) -> None:
-        """The answer is complete. The connection is no longer the exchange's."""
+    def on_end(self) -> None:
+        """The answer is complete. The connection is the exchange's no longer than this call, if as long."""
 
-    def on_lost(self, last: Last, *, stale: bool) -> None:
+    def on_lost(self, *, stale: bool) -> None:
         """The connection broke first. `stale`: it was an old one, on which nothing had come back."""
 
 
@@ -62,7 +60,12 @@ class Connection(asyncio.Protocol):
 
     httptools follows the framing to find the end; since the class has no `on_body`, a body costs it no
     Python call. A new connection has its first request written before the loop knows it: `rest` is what the
-    kernel did not take of that. `pieces`: how many reads of an answer brought more than a ping.
+    kernel did not take of that.
+
+    Attributes:
+        pieces: how many reads of an answer's body brought more than a ping.
+        first: the beginning of the first of them, and `first_s`, when it came on `perf_counter`'s clock; 0: not yet.
+        last: the ends of the pieces that came last.
     """
 
     def __init__(self, upstream: Upstream) -> None:
@@ -74,14 +77,16 @@ class Connection(asyncio.Protocol):
         self.paused = False
         self._aborted = False
         self._reusable = False
-        self._last: deque[bytes] = deque(maxlen=LAST_PIECES)
+        self.last: deque[bytes] = deque(maxlen=LAST_PIECES)
         self.rest: list[bytes] = []
         self._begin(None, head_only=False)
 
     def _begin(self, exchange: Exchange | None, *, head_only: bool) -> None:
         self._exchange = exchange
         self._head = b""
-        self._last.clear()
+        self.last.clear()
+        self.first = b""
+        self.first_s = 0.0
         self.pieces = 0
         self._head_read = self._head_passed = self._complete = False
         self._head_only = head_only
@@ -151,15 +156,22 @@ class Connection(asyncio.Protocol):
             self._break_off()
             return
         if len(data) > PING_BYTES:
-            self.pieces += 1
             self._upstream.received += 1
         if self._head_passed:
-            self._last.append(data if len(data) <= LAST_BYTES else data[-LAST_BYTES:])
+            self._note(data)
             exchange.on_data(data)
         else:
             self._pass_head(data, exchange)
         if self._complete:
             self._end(exchange)
+
+    def _note(self, data: bytes) -> None:
+        if len(data) > PING_BYTES:
+            if not self.pieces:
+                self.first = data[:EDGE_BYTES]
+                self.first_s = perf_counter()
+            self.pieces += 1
+        self.last.append(data if len(data) <= EDGE_BYTES else data[-EDGE_BYTES:])
 
     def _pass_head(self, data: bytes, exchange: Exchange) -> None:
         head = self._head + data
@@ -172,7 +184,7 @@ class Connection(asyncio.Protocol):
         self._head = b""
         body = head[cut:]
         if body:
-            self._last.append(body[-LAST_BYTES:])
+            self._note(body)
         self._head_passed = True
         if self._head_only:
             self._complete = True
@@ -190,12 +202,10 @@ class Connection(asyncio.Protocol):
         else:
             cast("asyncio.Transport", self._transport).close()
         try:
-            exchange.on_end(self._last)
+            exchange.on_end()
         except BaseException:  # it is not ours any more, so `connection_lost` could not tell it
-            exchange.on_lost(self._last, stale=False)
+            exchange.on_lost(stale=False)
             raise
-        if self._exchange is None:
-            self._last.clear()
 
     def _break_off(self) -> None:
         """The engine does not speak HTTP: `connection_lost` tells the exchange."""
@@ -214,7 +224,7 @@ class Connection(asyncio.Protocol):
         self._upstream.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.on_lost(self._last, stale=self._requests > 1 and not self._head and not self._head_passed)
+            exchange.on_lost(stale=self._requests > 1 and not self._head and not self._head_passed)
 
 
 class Upstream:

@@ -11,12 +11,14 @@ from runner_supervisor.core.quota import Verdict
 from runner_supervisor.front import figures
 from runner_supervisor.front.addresses import Proxies
 from runner_supervisor.front.audit import AuditLog, Entry
+from runner_supervisor.front.contentlog import Content, ContentLog
 from runner_supervisor.front.figures import Figures
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.ratelimits import header_lines, refusal
 from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.requestids import RequestIds
 from runner_supervisor.front.strikes import Strikes
+from runner_supervisor.front.upstream import Connection
 from runner_supervisor.keys.limits import Limiter
 
 NOTHING = Figures()
@@ -35,6 +37,7 @@ class Desk:
 
     limiter: Limiter
     audit: AuditLog | None
+    contents: ContentLog | None
     strikes: Strikes
     proxies: Proxies
     ids: RequestIds
@@ -44,8 +47,8 @@ class Desk:
 class Visit:
     """One request, from its head to its end. Times are seconds on `perf_counter`'s clock."""
 
-    __slots__ = ("_caller", "_desk", "_first", "_first_s", "_reading", "_sent_s", "_settled", "_verdict", "began_s",
-                 "figures", "request_id")  # fmt: skip
+    __slots__ = ("_caller", "_desk", "_first_s", "_reading", "_sent_s", "_settled", "_verdict", "began_s",
+                 "content", "figures", "request_id")  # fmt: skip
 
     def __init__(self, reading: Reading, request_id: bytes, *, caller: Caller, desk: Desk) -> None:
         self.began_s = self._sent_s = perf_counter()
@@ -56,8 +59,8 @@ class Visit:
         self._caller = caller
         self._desk = desk
         self._verdict: Verdict | None = None
-        self._first = b""
         self._settled = False
+        self.content: Content | None = None
 
     def punish(self) -> float:
         """Count the wrong key that it came with; returns for how many seconds the answer is kept back."""
@@ -81,39 +84,58 @@ class Visit:
         lines = [b"x-request-id: " + self.request_id, *self._reading.extra]
         return lines if self._verdict is None else lines + header_lines(self._verdict)
 
+    def keep(self, body: Sequence[bytes]) -> None:
+        """Its body is all here; it is written down if that was asked for."""
+        if self._desk.contents is None:
+            return
+        reading = self._reading
+        self.content = self._desk.contents.begin(
+            request_id=self.request_id, key=reading.principal.id, path=reading.head.route.label
+        )
+        for piece in body:
+            self.content.request(piece)
+
     def sent(self) -> None:
         """It is on its way to the engine."""
         self._sent_s = perf_counter()
 
-    def first_data(self, data: bytes) -> None:
-        """The first bytes of its answer's body have come."""
-        self._first = data[: figures.LOOKED_AT_BYTES]
-        self._first_s = perf_counter()
+    def tee(self, on_data: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """Where the bytes of an answer go that is written down, too."""
+        content = self.content
+
+        def both(data: bytes) -> None:
+            if content:
+                content.answer(data)
+            on_data(data)
+
+        return both
 
     @property
     def queue_ms(self) -> float:
         """How long it took from its head to its way to the engine, in milliseconds."""
         return 1000 * (self._sent_s - self.began_s)
 
-    def read(self, last: Sequence[bytes], *, copies: int) -> bool:
-        """Find what it cost in its answer. `copies`: how many answers were asked for at once, of which the engine
-        gives figures for one. False: there is nothing.
-        """
-        found = figures.read(self._first, last)
-        if found is None:
-            return False
-        self.figures = found if copies == 1 else found.times(copies)
-        return True
+    def count(self, connection: Connection, *, asked_bytes: int, copies: int) -> None:
+        """See in its answer what the engine has spent on it; where it does not say, estimate that.
 
-    def estimate(self, *, asked_bytes: int, pieces: int, copies: int) -> None:
-        """Say what it may have cost, as its answer does not. Args as in `figures.estimate`, and as in `read`."""
-        self.figures = figures.estimate(asked_bytes=asked_bytes, pieces=pieces).times(copies)
+        Args:
+            connection: on which the answer came.
+            asked_bytes: the length of the request's body.
+            copies: how many answers were asked for at once, of which the engine gives figures for one.
+        """
+        self._first_s = connection.first_s
+        found = figures.read(connection.first, connection.last)
+        if found is None:
+            found = figures.estimate(asked_bytes=asked_bytes, pieces=connection.pieces)
+        self.figures = found if copies == 1 else found.times(copies)
 
     def settle(self, *, status: int, outcome: str) -> None:
         """It has ended. `status`: of its answer; 0: it got none. `outcome`: see `front.audit`."""
         if self._settled:
             return
         self._settled = True
+        if self.content is not None:
+            self.content.end(status or None)
         desk, reading, cost = self._desk, self._reading, self.figures
         principal = reading.principal
         if self._verdict is not None and self._verdict.exceeded is None:

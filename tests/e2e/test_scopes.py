@@ -1,0 +1,77 @@
+"""Every route, asked with each scope, with none and without a key: who is let in is what docs/routes.md says."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.e2e.conftest import COMMAND, Supervisor
+
+from runner_supervisor.core.access import Scope
+from runner_supervisor.front.routes import CONTROL, ROUTES, Route
+
+UNLISTED = "/no/such/path"
+ASKED = {**ROUTES, **CONTROL, "/slots/0": ROUTES["/slots"], "/admin/status": CONTROL["/admin"], "/app.js": None}
+HARMLESS = {"/admin": "/admin/nothing"}
+"""Paths whose own name would do something."""
+
+
+def create_key(supervisor: Supervisor, name: str, *options: str) -> str:
+    """A new key of a running supervisor's, by the command line."""
+    command = [*COMMAND, "keys", "create", "--state-dir", str(supervisor.state_dir), "--name", name, *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def keys(engine_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """A supervisor's address, and a key for each scope."""
+    assert engine_build.exists()
+    with Supervisor(tmp_path_factory.mktemp("rs") / "s") as supervisor:
+        supervisor.wait_ready()
+        made = {scope.value: create_key(supervisor, scope.value, "--scope", scope.value) for scope in Scope}
+        with httpx.Client(base_url=supervisor.url, trust_env=False) as client:
+            while client.get("/v1/models", headers={"x-api-key": made["admin"]}).status_code == 401:
+                pass  # it is known within a second
+        yield supervisor.url, made
+
+
+def expected(scope: Scope | None, holder: str | None) -> str:
+    if scope is None or holder in {scope, "admin"}:
+        return "in"
+    return "401" if holder in {None, "wrong"} else "403"
+
+
+def seen(response: httpx.Response, *, listed: bool) -> str:
+    code = response.status_code
+    if code == 401:
+        return "401"
+    refused = {"wrong_scope"} if listed else {"not_found"}
+    if code in {403, 404} and response.json().get("error", {}).get("code") in refused:
+        return "403"
+    return "in"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("path", [*ASKED, UNLISTED])
+def test_a_route_lets_in_whom_it_is_for(keys: tuple[str, dict[str, str]], path: str, method: str) -> None:
+    url, made = keys
+    route: Route | None = ASKED.get(path)
+    listed = path != UNLISTED
+    if path == "/app.js":
+        scope = None if method == "GET" else Scope.ADMIN
+    else:
+        scope = Scope.ADMIN if route is None else route.needs(method.encode())
+    found = {}
+    wanted = {}
+    with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+        for holder in (None, "wrong", *made):
+            headers = {} if holder is None else {"authorization": f"Bearer {made.get(holder, 'rsk_wrong')}"}
+            content = b"{}" if method == "POST" else None
+            asked = HARMLESS.get(path, path)
+            response = client.request(method, asked, headers=headers, content=content)
+            wanted[holder] = expected(scope, holder)
+            found[holder] = seen(response, listed=listed)
+    assert found == wanted
