@@ -117,16 +117,10 @@ def _is_ours(path: Path, descriptor: int) -> bool:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         raise _no_file(path)
-    try:
-        named = path.lstat()  # one look at name and count of names: another name may come and go between two
-    except FileNotFoundError:
-        return False
-    if not os.path.samestat(named, found):
-        return False
-    if named.st_nlink > 1:
+    if found.st_nlink > 1:
         raise ConfigError(f"{path} has further names (hard links), by which others may read it; remove it")
     _narrow(path, descriptor, found, FILE_MODE)
-    return True
+    return found.st_nlink == 1
 
 
 def _narrow(path: Path, descriptor: int, found: os.stat_result, mode: int) -> None:

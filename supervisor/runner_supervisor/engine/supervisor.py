@@ -383,7 +383,9 @@ def describe(death: Death) -> str:
 
 
 def epitaph(death: Death) -> str:
-    """Why an engine ended, for strangers: its cause and last lines, without paths and what it says when verbose."""
-    words = [without_paths(line) for line in death.words if level_of(line) != "debug"][-QUOTED_LINES:]
-    said = f" Its last lines: {' | '.join(words)}" if words else ""
+    """Why an engine ended, for strangers: its cause and last errors, without paths. Its other lines may quote what
+    somebody else asked for: grammars, and prompts when it is verbose.
+    """
+    words = [without_paths(line) for line in death.words if level_of(line) == "error"][-QUOTED_LINES:]
+    said = f" Its last errors: {' | '.join(words)}" if words else ""
     return f"{death.cause}: {MEANING[death.cause]}.{said}"
