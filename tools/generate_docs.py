@@ -61,16 +61,21 @@ def configuration() -> str:
 
 def routes() -> str:
     """Every route and whom it is for."""
-    listed = [*CONTROL.values(), *ROUTES.values(), replace(ASSET, label="a page's parts"), replace(OTHER, label="anything else")]
+    listed = [
+        *CONTROL.values(),
+        *ROUTES.values(),
+        replace(ASSET, label="a page's parts"),
+        replace(OTHER, label="anything else"),
+    ]
     lines = [
         NOTE.format(source="supervisor/runner_supervisor/front/routes.py"),
         "# Routes and scopes",
         "",
-        "What a key must be for, to ask each path with GET (HEAD and OPTIONS too) and with any other method. A key with",
-        "the scope `admin` may do everything. On a loopback address without keys anyone may do what `inference` and",
-        "`metrics` keys may; what needs `admin` is shut there, too. The control socket, which only its owner can reach,",
-        "may do everything. Paths of llama-server's that need `admin` can be opened to inference keys by name with",
-        "`open_paths`. What llama-server has and this table does not is for `admin` keys alone; others get 404.",
+        "What a key must be for, to ask each path with GET (HEAD and OPTIONS too) and with any other method. A key",
+        "with the scope `admin` may do everything. On a loopback address without keys anyone may do what `inference`",
+        "and `metrics` keys may; what needs `admin` is shut there, too. The control socket, which only its owner can",
+        "reach, may do everything. Paths of llama-server's that need `admin` can be opened to inference keys by name",
+        "with `open_paths`. What llama-server has and this table does not is for `admin` keys alone; others get 404.",
         "",
         "| path | GET | other methods |",
         "|---|---|---|",

@@ -99,7 +99,9 @@ def raw(
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def ask(target: str = "/v1/completions", *headers: str, key: str | None = None, host: str | None = "localhost") -> bytes:
+def ask(
+    target: str = "/v1/completions", *headers: str, key: str | None = None, host: str | None = "localhost"
+) -> bytes:
     return raw("POST", target, "Content-Type: application/json", *headers, key=key, body=BODY, host=host)
 
 
@@ -109,7 +111,8 @@ def spellings(path: str) -> list[str]:
     return [
         path, f"/{path}", f"//{path}", f"/.{path}", f"/%2e{path}", f"/v1/..{path}", f"/v1/%2e%2e{path}",
         f"/v1/models/../..{path}", f"/v1/models%2f..%2f..{path}", f"/health/..{path}", f"/index.html/..{path}",
-        f"{path};", f"{path};x=.js", f"{path}/", f"{path}/.", f"{path}%00", f"{path}%00.js", f"{path}%20", f"{path}%2f",
+        f"{path};", f"{path};x=.js", f"{path}/", f"{path}/.", f"{path}%00", f"{path}%00.js", f"{path}%20",
+        f"{path}%2f",
         f"{path}#.js", f"{path}?.js", path.upper(), path.title(), f"/{first}{path[2:]}", f"/%25{first[1:]}{path[2:]}",
         f"/%u00{first[1:]}{path[2:]}", f"http://localhost{path}", f"http://evil.example{path}", f"http:{path}",
         f"http://localhost/{path}", f"\\{path[1:]}", f"/\\{path[1:]}", f"/v1{path}\t",
@@ -175,7 +178,10 @@ def injections(key: str) -> list[Attack]:
         ("folded header, by a tab", ask("/v1/completions", f"X: y\r\n\tz\r\nX-Api-Key:\r\n {key}")),
         ("header name with a blank", ask("/v1/completions", f"Author ization: Bearer {key}")),
         ("encoded CRLF in the path", ask(f"/v1/completions%0d%0aAuthorization:%20Bearer%20{key}")),
-        ("CRLF in the path", ask(f"/x\r\nAuthorization: Bearer {key}\r\nX: /v1/completions").replace(b" HTTP/1.1", b"", 1)),
+        (
+            "CRLF in the path",
+            ask(f"/x\r\nAuthorization: Bearer {key}\r\nX: /v1/completions").replace(b" HTTP/1.1", b"", 1),
+        ),
         ("no version", b"GET /props\r\n\r\n"),
         ("version 0.9", b"GET /props HTTP/0.9\r\n\r\n"),
         ("version 2.0", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
@@ -186,20 +192,20 @@ def injections(key: str) -> list[Attack]:
 
 
 def smuggled(key: str) -> list[Attack]:
-    """An allowed request in which one hides that is not. Either the whole is refused, or the hidden one stays body."""
+    """An allowed request in which one hides that is not: all of it is refused, or the hidden one stays body."""
     hidden = b"POST /admin/stop HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
     head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n".encode()
     chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
     return [
         ("both lengths", head + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked + hidden),
-        ("both lengths, turned round", head + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n" + chunked + hidden),
+        ("both lengths, other order", head + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n" + chunked + hidden),
         ("two lengths", head + b"Content-Length: 0\r\nContent-Length: %d\r\n\r\n" % len(hidden) + hidden),
         ("two lengths in one", head + b"Content-Length: 0, %d\r\n\r\n" % len(hidden) + hidden),
         ("length with a sign", head + b"Content-Length: +0\r\n\r\n" + hidden),
         ("negative length", head + b"Content-Length: -1\r\n\r\n" + hidden),
         ("hexadecimal length", head + b"Content-Length: 0x0\r\n\r\n" + hidden),
         ("blank before the colon", head + b"Content-Length : 0\r\n\r\n" + hidden),
-        ("chunked twice", head + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden),
+        ("chunked twice", head + 2 * b"Transfer-Encoding: chunked\r\n" + b"\r\n0\r\n\r\n" + hidden),
         ("chunked, identity", head + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + hidden),
         ("xchunked", head + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + hidden),
         ("chunked after a tab", head + b"Transfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n" + hidden),
@@ -224,9 +230,9 @@ def oversized(key: str) -> list[Attack]:
 
 def rebinding() -> list[Attack]:
     hosts = [
-        "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "localhost@evil.example",
-        "evil.example@localhost", "localhost,evil.example", "[::1].evil.example", "evil.example#localhost", "10.0.0.1", "",
-        "0.0.0.0", "2130706433", "localhost:8080:80", "xn--localhost-",
+        "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "",
+        "localhost@evil.example", "evil.example@localhost", "localhost,evil.example", "[::1].evil.example", "0.0.0.0",
+        "evil.example#localhost", "2130706433", "localhost:8080:80", "xn--localhost-",
     ]  # fmt: skip
     return [
         *((f"Host: {host}", ask(host=host)) for host in hosts),
@@ -237,7 +243,10 @@ def rebinding() -> list[Attack]:
         ("absolute target, foreign Host", ask("http://localhost/v1/completions", host="evil.example")),
         ("foreign Origin", ask("/v1/completions", "Origin: https://evil.example")),
         ("Origin: null", ask("/v1/completions", "Origin: null")),
-        ("preflight", raw("OPTIONS", "/v1/completions", "Origin: https://evil.example", "Access-Control-Request-Method: POST")),
+        (
+            "preflight",
+            raw("OPTIONS", "/v1/completions", "Origin: https://evil.example", "Access-Control-Request-Method: POST"),
+        ),
         ("what needs a key, on an open address", raw("POST", "/props", body=b"{}")),
         ("admin, on an open address", raw("POST", "/admin/stop")),
     ]
@@ -263,7 +272,9 @@ def at_most_one_answer(statuses: list[int]) -> bool:
     return all(status in REFUSALS for status in statuses[1:])
 
 
-def try_all(supervisor: Supervisor, attacks: list[Attack], table: list[str], kind: str, check: Check = refused) -> None:
+def try_all(
+    supervisor: Supervisor, attacks: list[Attack], table: list[str], kind: str, check: Check = refused
+) -> None:
     wrong = []
     for name, request in attacks:
         statuses = send(supervisor, request)
@@ -310,7 +321,11 @@ def test_another_keys_stream_is_out_of_reach(doors: Doors, table: list[str]) -> 
     body = {"prompt": "The sea", "max_tokens": 8, "stream": True}
     with client("inference") as mine, client("other") as other:
         mine.post("/v1/completions", json=body, headers={"x-conversation-id": "talk"})
-        owner = next(each["id"] for each in json.loads(run(doors.guarded, "keys", "list", "--json")) if each["name"] == "inference")
+        owner = next(
+            each["id"]
+            for each in json.loads(run(doors.guarded, "keys", "list", "--json"))
+            if each["name"] == "inference"
+        )
         for name in ("talk", f"{owner}.talk", f"x&conv_id={owner}.talk", f"{owner}%2etalk"):
             status = other.get(f"/v1/stream?conv_id={name}").status_code
             table.append(f"{'streams':<12} {'GET /v1/stream?conv_id=' + name:<92} {status}")
@@ -330,7 +345,7 @@ def test_answers_to_wrong_keys_take_as_long_whatever_they_share_with_a_right_one
         supervisor.wait_ready()
         good = create_key(supervisor, "good")
         parts = urlsplit(supervisor.url)
-        dice = random.Random(7)
+        dice = random.Random(7)  # noqa: S311
         near, far = good[:-1] + ("A" if good[-1] != "A" else "B"), "rsk_" + "0" * (len(good) - 4)
         plan = [True] * (TRIES // 2) + [False] * (TRIES // 2)
         dice.shuffle(plan)
@@ -338,14 +353,17 @@ def test_answers_to_wrong_keys_take_as_long_whatever_they_share_with_a_right_one
         with socket.create_connection((parts.hostname, parts.port), 10) as connection:
             for number, is_near in enumerate(plan):
                 address = f"X-Forwarded-For: 10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
-                request = raw("GET", "/v1/models", address, key=near if is_near else far).replace(b"Connection: close\r\n", b"")
+                request = raw("GET", "/v1/models", address, key=near if is_near else far).replace(
+                    b"Connection: close\r\n", b""
+                )
                 began = time.perf_counter_ns()
                 connection.sendall(request)
                 answer = connection.recv(1 << 16)
                 took[is_near].append(time.perf_counter_ns() - began)
                 assert answer.startswith(b"HTTP/1.1 401 ")
     z = rank_sum_z(took[True], took[False])
-    shown = f"medians {statistics.median(took[True]) / 1e3:.0f} and {statistics.median(took[False]) / 1e3:.0f} µs, z = {z:.2f}"
+    near_us, far_us = (statistics.median(took[which]) / 1e3 for which in (True, False))
+    shown = f"medians {near_us:.0f} and {far_us:.0f} µs, z = {z:.2f}"
     table.append(f"{'timing':<12} {f'{TRIES} tries, all but the last letter right or none':<92} {shown}")
     assert abs(z) < 4.5
 
@@ -361,11 +379,15 @@ def rank_sum_z(first: list[float], second: list[float]) -> float:
 
 def test_a_forged_address_is_not_believed(doors: Doors, table: list[str]) -> None:
     request_id = "forged-address-1"
-    send(doors.guarded, ask("/v1/completions", "X-Forwarded-For: 8.8.8.8", f"X-Request-Id: {request_id}", key="rsk_x"))
+    send(
+        doors.guarded, ask("/v1/completions", "X-Forwarded-For: 8.8.8.8", f"X-Request-Id: {request_id}", key="rsk_x")
+    )
     audit = doors.guarded.layout.audit_log
 
     def lines() -> list[dict[str, object]]:
-        return [each for each in map(json.loads, audit.read_text().splitlines()) if each.get("request_id") == request_id]
+        return [
+            each for each in map(json.loads, audit.read_text().splitlines()) if each.get("request_id") == request_id
+        ]
 
     (line,) = eventually(lines, bool, timeout_s=10)
     table.append(f"{'address':<12} {'X-Forwarded-For: 8.8.8.8':<92} written down as {line['address']}")
@@ -377,9 +399,9 @@ def test_the_engine_listens_on_no_tcp_port(doors: Doors) -> None:
     for supervisor in (doors.guarded, doors.opened):
         engine = psutil.Process(supervisor.engine_pid)
         inodes = {
-            os.readlink(link).removeprefix("socket:[").removesuffix("]")
+            str(link.readlink()).removeprefix("socket:[").removesuffix("]")
             for link in Path(f"/proc/{engine.pid}/fd").iterdir()
-            if os.readlink(link).startswith("socket:[")
+            if str(link.readlink()).startswith("socket:[")
         }
         rows = [
             line.split()

@@ -23,9 +23,9 @@ from runner_supervisor.engine.succession import Succession
 from runner_supervisor.engine.supervisor import describe
 from runner_supervisor.front.changes import Change, Changes
 from runner_supervisor.front.metrics import Metrics
+from runner_supervisor.front.replies import BUSY_CHANGING, DRAINING, Refusal
 from runner_supervisor.front.stamp import Stamp
 from runner_supervisor.front.visit import Desk
-from runner_supervisor.front.replies import BUSY_CHANGING, DRAINING, Refusal
 
 
 class Health(BaseModel):

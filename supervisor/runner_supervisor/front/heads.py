@@ -126,7 +126,7 @@ class Heads:
 
 
 def joined(headers: Headers) -> dict[bytes, bytes]:
-    """Headers by name. Those that come twice are one with both values (RFC 9110, 5.3), which no key and no host is."""
+    """Headers by name. One that comes twice has both values (RFC 9110, 5.3), which is no key and no host."""
     values: dict[bytes, bytes] = {}
     for name, value in headers:
         values[name] = values[name] + b", " + value if name in values else value
@@ -134,7 +134,7 @@ def joined(headers: Headers) -> dict[bytes, bytes]:
 
 
 def control_route(target: bytes) -> Route | None:
-    """FastAPI's route for this target: /health, /metrics, /admin, and what lies below each; None: it is the engine's."""
+    """FastAPI's route for this target: one of `CONTROL`, or what lies below it; None: it is the engine's."""
     if not target.startswith(CONTROL_PREFIXES):
         return None
     path = target.partition(b"?")[0]

@@ -60,8 +60,8 @@ class Head:
     """
 
     __slots__ = (
-        "chunked", "converses", "expects_continue", "http_1_0", "keep_alive", "lines", "looks_up", "method", "owner", "path",
-        "route",
+        "chunked", "converses", "expects_continue", "http_1_0", "keep_alive", "lines", "looks_up", "method", "owner",
+        "path", "route",
     )  # fmt: skip
 
     def __init__(

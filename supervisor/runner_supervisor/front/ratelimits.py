@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from runner_supervisor.core.quota import Left, Limit, Quota, Verdict
 from runner_supervisor.core.access import Principal
+from runner_supervisor.core.quota import Left, Limit, Quota, Verdict
 from runner_supervisor.front.replies import Refusal
 
 MESSAGES = {

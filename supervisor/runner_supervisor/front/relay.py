@@ -40,6 +40,10 @@ VERDICT_S = 2.5
 """How long it may take to know how an engine ended, its last log lines included, in seconds."""
 
 
+def drop(_data: bytes) -> None:
+    """Where the bytes go that nobody waits for."""
+
+
 class Relay:
     """One request on its way. It has the attributes that uvicorn's protocol expects of a request cycle."""
 
@@ -159,7 +163,7 @@ class Relay:
     def _go_on_alone(self, connection: Connection) -> None:
         """The engine finishes the answer, which can be read again, and its slot is taken until it has."""
         self._alone = True
-        self.on_data = self._write = lambda data: None
+        self.on_data = self._write = drop
         connection.resume_reading()
 
     def pause(self) -> None:
@@ -361,7 +365,9 @@ class Relay:
         head = self._head
         self._visit.sent()
         try:
-            self._connection = send(head.encode(self._body.pieces, self._body.size), self, head_only=head.method == b"HEAD")
+            self._connection = send(
+                head.encode(self._body.pieces, self._body.size), self, head_only=head.method == b"HEAD"
+            )
         except BlockingIOError:  # its backlog is full
             if self._loop.time() < deadline:
                 self._loop.call_later(CONNECT_EVERY_S, self._send_if_it_lives, upstream, deadline)

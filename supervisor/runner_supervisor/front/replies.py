@@ -84,7 +84,7 @@ NO_SUCH_PATH = Refusal(404, "not_found", "There is no such path here.")
 FOREIGN_HOST = Refusal(
     421,
     "foreign_host",
-    "This server does not answer to the host that the request names; its setting allowed_hosts says to which it does.",
+    "This server does not answer to the host that the request names; its setting allowed_hosts names others.",
 )
 BODY_TOO_LARGE = Refusal(413, "body_too_large", "The request body is larger than this server accepts.")
 BUFFERS_FULL = Refusal(

@@ -67,7 +67,7 @@ class Visit:
         return self._desk.strikes.failed(self._caller.address(self._reading.forwarded))
 
     def take(self, then: Callable[[Refusal | None], None]) -> None:
-        """Count it for its key, and go on with None, or with why it may not. Not called any more once it has ended."""
+        """Count it for its key, and go on with None, or with why it may not, unless it has ended by then."""
 
         def decided(verdict: Verdict) -> None:
             if not self._settled:
