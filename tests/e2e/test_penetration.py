@@ -198,7 +198,7 @@ def smuggled(key: str) -> list[Attack]:
     chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
     return [
         ("both lengths", head + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked + hidden),
-        ("both lengths, other order", head + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n" + chunked + hidden),
+        ("other order", head + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n" + chunked + hidden),
         ("two lengths", head + b"Content-Length: 0\r\nContent-Length: %d\r\n\r\n" % len(hidden) + hidden),
         ("two lengths in one", head + b"Content-Length: 0, %d\r\n\r\n" % len(hidden) + hidden),
         ("length with a sign", head + b"Content-Length: +0\r\n\r\n" + hidden),
