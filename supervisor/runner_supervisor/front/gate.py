@@ -19,7 +19,7 @@ class Gate:
     @property
     def open(self) -> bool:
         """Whether no key is needed."""
-        return self._may_be_open and not len(self._keys)
+        return self._may_be_open and not self._keys.locked_down
 
     @property
     def version(self) -> int:
@@ -39,4 +39,5 @@ class Gate:
         if secret is None:
             return None
         scheme, _, rest = secret.partition(b" ")
-        return self._keys.find(rest.strip() if scheme.lower() == b"bearer" else secret)
+        principal = self._keys.find(rest.strip() if scheme.lower() == b"bearer" else secret)
+        return principal.share if principal else None
