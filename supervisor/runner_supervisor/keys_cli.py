@@ -99,9 +99,9 @@ def create(
             weight=weight,
             priority=priority,
         )
-    ends = f", until {keys_show.moment(expires_s)}" if expires_s is not None else ""
-    said = f"made key {new.key.name} ({new.key.id}) for {', '.join(sorted(new.key.scopes))}{ends}"
-    keys_show.issued(new, said=said, in_json=as_json, now_s=time.time())
+        ends = f", until {keys_show.moment(expires_s)}" if expires_s is not None else ""
+        said = f"made key {new.key.name} ({new.key.id}) for {', '.join(sorted(new.key.scopes))}{ends}"
+        keys_show.issued(new, said=said, in_json=as_json, now_s=time.time())
 
 
 @commands.command("list")
@@ -179,15 +179,15 @@ def import_(
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
 ) -> None:
-    """Keep the hashes of keys you have, for inference and metrics. They are as strong as whoever chose them made them."""
+    """Keep the hashes of keys you have, for inference and metrics. They are no stronger than they were."""
     secrets = read_key_file(file)
     with _made(layout_of(config, state_dir)) as store:
         new = store.import_plain(name, secrets)
-    known = len(set(secrets)) - len(new)
-    also = f"; {known} were known already and stay as they are" if known else ""
-    keys_show.say(f"imported {len(new)} keys from {file}{also}")
-    for key in new:
-        keys_show.say(f"  {key.name} ({key.id})")
+        known = len(set(secrets)) - len(new)
+        also = f"; {known} known already, which stay as they are" if known else ""
+        keys_show.say(f"imported from {file}: {len(new)} keys{also}")
+        for key in new:
+            keys_show.say(f"  {key.name} ({key.id})")
 
 
 @contextmanager

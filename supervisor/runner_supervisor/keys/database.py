@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import filelock
+
 from runner_supervisor.errors import ConfigError
 
 BUSY_S = 5.0
@@ -75,7 +77,9 @@ def prepare(path: Path) -> None:
     """
     with explained(path):
         _own(path)
-        with closing(connect(path, busy_s=BUSY_S)) as database:
+        # SQLite fails instead of waiting where two processes turn a new file to WAL at once.
+        lock = filelock.FileLock(path.with_name(f"{path.name}.lock"), timeout=BUSY_S, mode=_MODE)
+        with lock, closing(connect(path, busy_s=BUSY_S)) as database:
             database.execute("PRAGMA journal_mode = WAL")
             with transaction(database):
                 done = check_version(database, path)

@@ -33,10 +33,10 @@ def read_keys(database: sqlite3.Connection) -> list[Key]:
     """All keys, oldest first."""
     secrets = defaultdict(list)
     for key_id, created_s, expires_s in database.execute(
-        "SELECT key_id, created_s, expires_s FROM secrets ORDER BY created_s"
+        "SELECT key_id, created_s, expires_s FROM secrets ORDER BY created_s, expires_s IS NULL"
     ):
         secrets[key_id].append(Secret(created_s, expires_s))
-    rows = database.execute(f"{_KEYS} ORDER BY created_s, id")
+    rows = database.execute(f"{_KEYS} ORDER BY created_s, rowid")
     return [_key(row, tuple(secrets[row[0]])) for row in rows]
 
 

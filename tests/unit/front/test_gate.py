@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from runner_supervisor.keys.store import KeyStore
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> KeyStore:
-    return KeyStore(tmp_path / "keys.sqlite", given=["secret"])
+def keys(tmp_path: Path) -> Iterator[KeyStore]:
+    with closing(KeyStore(tmp_path / "keys.sqlite", given=["secret"])) as store:
+        yield store
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,6 @@ def test_with_keys(keys: KeyStore, authorization: bytes | None, api_key: bytes |
 
 
 def test_open_without_keys_on_loopback_alone(tmp_path: Path) -> None:
-    none = KeyStore(tmp_path / "keys.sqlite")
-    assert Gate(none, open_=True).admit(None, None) == ANYONE
-    assert Gate(none, open_=False).admit(None, None) is None
+    with closing(KeyStore(tmp_path / "keys.sqlite")) as none:
+        assert Gate(none, open_=True).admit(None, None) == ANYONE
+        assert Gate(none, open_=False).admit(None, None) is None
