@@ -19,6 +19,7 @@ from typing import TypeVar
 import filelock
 import uvloop
 
+from runner_supervisor.core.access import Scope
 from runner_supervisor.core.lifecycle import Machine, Policy
 from runner_supervisor.core.restart import Cause
 from runner_supervisor.core.states import State
@@ -55,16 +56,18 @@ END_SLACK_S = 5.0
 class Ready:
     """What a newcomer wants to know once requests are served.
 
-    `new_key` is seen this once only. `key_store`: where keys are kept, if any are needed. `host` is what was
-    asked for, where `address` is one that this machine can use.
+    `new_key` is seen this once only. `given_in`: the settings and files that further keys come from. `host` is what
+    was asked for, where `address` is one that this machine can use.
     """
 
     address: str
     model: Path
     backend: str
     log: Path
+    needs_key: bool
     new_key: str | None
-    key_store: Path | None
+    given_in: tuple[str, ...]
+    state_dir: Path
     host: str
 
 
@@ -107,9 +110,10 @@ def run(settings: Settings, calls: Calls) -> None:
         stack.callback(layout.control_socket.unlink, missing_ok=True)
         plan = plan_for(settings, find_binary=calls.find_binary, tell=calls.on_sizing)
         keys = KeyStore(layout.keys, given=given_keys)
+        stack.callback(keys.close)
         new_key = None
-        if not settings.on_loopback and not len(keys):
-            new_key = keys.create("first start")
+        if not settings.on_loopback and not keys.locked_down:
+            new_key = keys.create("first start", scopes=(Scope.INFERENCE, Scope.METRICS)).secret
         for stale in layout.run_dir.glob("engine-*.sock"):
             remove_socket(stale)
         log = EngineLog(layout.engine_log)
@@ -212,10 +216,11 @@ class Service:
     async def run(self, *, tcp: socket.socket, control: socket.socket) -> None:
         """Serve until stopped; then drain, end the engine, close."""
         settings = self._plan.settings
-        gate = Gate(self._keys, open_=settings.on_loopback)
+        gate = Gate(self._keys, settings)
         front = Front(
             engines=self._engines,
             gate=gate,
+            desk=self._desk,
             tcp=tcp,
             control=control,
             settings=settings,
@@ -300,8 +305,10 @@ class Service:
                 model=spec.model,
                 backend=spec.binary.backend,
                 log=self._log.path,
+                needs_key=not gate.open,
                 new_key=self._new_key,
-                key_store=None if gate.open else self._layout.keys,
+                given_in=self._plan.settings.keys_given_in,
+                state_dir=self._layout.state_dir,
                 host=self._plan.settings.host,
             )
         )

@@ -18,13 +18,13 @@ import typer
 from rich.logging import RichHandler
 from rich.text import Text
 
-from runner_supervisor import __version__, app, show
+from runner_supervisor import __version__, app, keys_cli, show
 from runner_supervisor.engine.binary import EngineBinary, read_manifest
 from runner_supervisor.engine.logs import level_of as engine_level_of
 from runner_supervisor.errors import ConfigError, EngineError, RunnerError
 from runner_supervisor.follow import last_lines, new_lines
 from runner_supervisor.front import audit
-from runner_supervisor.layout import Layout
+from runner_supervisor.options import ConfigOption, JsonOption, StateDirOption, layout_of
 from runner_supervisor.planning import model_of, sizing_of
 from runner_supervisor.remote import Remote, has_ended, wait_until
 from runner_supervisor.settings import load_settings
@@ -38,16 +38,13 @@ commands = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML settings file.", show_default="RUNNER_CONFIG or none")
-]
+commands.add_typer(keys_cli.commands, name="keys")
 WhereOption = Annotated[
     Path | None,
     typer.Option(
         "--config", help="Settings file that names the state folder; what is read again is the file given to `start`."
     ),
 ]
-StateDirOption = Annotated[Path | None, typer.Option("--state-dir", help="Folder for keys, logs and sockets.")]
 
 
 class Level(StrEnum):
@@ -59,7 +56,6 @@ class Level(StrEnum):
     ERROR = "error"
 
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModelOption = Annotated[Path | None, typer.Option(help="GGUF file to serve.", show_default="a demo model")]
 EngineArguments = Annotated[list[str] | None, typer.Argument(metavar="[-- LLAMA-SERVER FLAGS]", show_default=False)]
 
@@ -185,7 +181,7 @@ def check(
 @commands.command()
 def status(*, config: ConfigOption = None, state_dir: StateDirOption = None, as_json: JsonOption = False) -> None:
     """Show what runs: engine state, model, address. Exit code 0 when READY, 1 when not, 3 when nothing runs."""
-    answer = Remote(_layout(config, state_dir)).status()
+    answer = Remote(layout_of(config, state_dir)).status()
     if as_json:
         show.out.print_json(json.dumps(answer))
     else:
@@ -209,7 +205,7 @@ def logs(
     """Show the engine's log, the supervisor's, or the audit log. Works when nothing runs, too."""
     if front and audited:
         raise typer.BadParameter("--front and --audit are two logs; give one of them")
-    layout = _layout(config, state_dir)
+    layout = layout_of(config, state_dir)
     path = layout.audit_log if audited else layout.front_log if front else layout.engine_log
     level_of = audit.level_of if audited else engine_level_of
     if not path.exists():
@@ -240,7 +236,7 @@ def reload(*, config: WhereOption = None, state_dir: StateDirOption = None) -> N
 
 
 def _change(what: str, config: Path | None, state_dir: Path | None) -> None:
-    remote = Remote(_layout(config, state_dir))
+    remote = Remote(layout_of(config, state_dir))
     number = remote.change(what)
     said = ""
     with show.err.status(f"{what} under way"):
@@ -257,7 +253,7 @@ def _change(what: str, config: Path | None, state_dir: Path | None) -> None:
 @commands.command()
 def stop(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> None:
     """Stop the running supervisor: finish requests in flight, end llama-server, wait until it has gone."""
-    remote = Remote(_layout(config, state_dir))
+    remote = Remote(layout_of(config, state_dir))
     answer = remote.status()
     process = remote.stop()
     limit_s = answer["ends_within_s"] + STOP_SLACK_S
@@ -312,9 +308,3 @@ def _builder(arguments: list[str], *, stdout: int | None) -> tuple[int, str]:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
     return builder.returncode, printed or ""
-
-
-def _layout(config: Path | None, state_dir: Path | None) -> Layout:
-    if state_dir:  # so that a settings file that has been broken since does not keep anybody from stopping
-        return Layout(state_dir.expanduser().absolute())
-    return Layout(load_settings({"state_dir": state_dir}, config=config).state_dir)

@@ -6,6 +6,7 @@ RunnerError                  exit code 1
 │   ├── MemoryLackError      the model does not fit into the memory that is free
 │   └── AddressError         the address to listen on cannot be had
 ├── EngineError              llama-server could not be built, started or kept
+├── KeysError                there is no such key, or it cannot become what was asked for
 ├── AlreadyRunningError      another supervisor owns the state folder
 └── NotRunningError          exit code 3 (as LSB init scripts say "not running"): no supervisor answers
 """
@@ -41,6 +42,10 @@ class AddressError(ConfigError):
 
 class EngineError(RunnerError):
     """llama-server could not be built, started or kept alive."""
+
+
+class KeysError(RunnerError):
+    """There is no such key, or it cannot become what was asked for."""
 
 
 class AlreadyRunningError(RunnerError):

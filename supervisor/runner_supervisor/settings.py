@@ -239,15 +239,14 @@ class Settings(BaseSettings):
         """
         keys = [key.get_secret_value() for key in self.api_keys]
         if self.api_keys_file:
-            try:
-                lines = self.api_keys_file.read_text().splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"cannot read the key file {self.api_keys_file}: {error}") from None
-            found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-            if not found:
-                raise ConfigError(f"the key file {self.api_keys_file} holds no key; write one on a line of its own")
-            keys += found
+            keys += read_key_file(self.api_keys_file)
         return keys
+
+    @property
+    def keys_given_in(self) -> tuple[str, ...]:
+        """Where `given_keys` come from: the setting's name, the file's path."""
+        setting = ("api_keys",) if self.api_keys else ()
+        return (*setting, str(self.api_keys_file)) if self.api_keys_file else setting
 
     @property
     def on_loopback(self) -> bool:
@@ -278,6 +277,22 @@ def _taken_from(arguments: Any) -> dict[str, Any]:
     except (TypeError, ValueError):
         return {}
     return dict(as_settings(taken))
+
+
+def read_key_file(path: Path) -> list[str]:
+    """The keys in a file, one on a line; lines that begin with # are none.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no key.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the key file {path}: {error}") from None
+    found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not found:
+        raise ConfigError(f"the key file {path} holds no key; write one on a line of its own")
+    return found
 
 
 def load_settings(

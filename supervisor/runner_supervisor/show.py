@@ -31,15 +31,15 @@ def banner(ready: app.Ready) -> None:
     ]
     if ready.new_key:
         rows.append(("API key", f"{ready.new_key}  (shown this once: only its hash is kept)"))
-    elif ready.key_store:
-        rows.append(("API key", f"needed. Lost? Stop, delete {ready.key_store}, and start again for a new one"))
+    elif ready.needs_key:
+        rows.append(("API key", _where_keys_are(ready)))
     if out.is_terminal:
         out.print(Panel(_grid(rows), title="runner-supervisor is ready", expand=False, border_style="green"))
     else:
         out.print("runner-supervisor is ready")
         _plain(rows)
     out.print(
-        "Try it:" if ready.new_key or not ready.key_store else "Try it, with your key in API_KEY:", style="bold"
+        "Try it:" if ready.new_key or not ready.needs_key else "Try it, with your key in API_KEY:", style="bold"
     )
     out.print(_curl(ready), highlight=False, markup=False)
 
@@ -72,8 +72,13 @@ def status(answer: dict[str, Any]) -> None:
         ("engine log", engine["log"]),
         ("supervisor", f"pid {answer['pid']}, up {answer['uptime_s']:.0f} s, version {answer['version']}"),
     ]
+    pairs(rows, styles={"engine": COLOURS.get(engine["state"], "yellow")})
+
+
+def pairs(rows: list[tuple[str, str]], *, styles: dict[str, str] | None = None) -> None:
+    """Names and values, one a line. `styles`: of the values, by name."""
     if out.is_terminal:
-        out.print(_grid(rows, styles={"engine": COLOURS.get(engine["state"], "yellow")}))
+        out.print(_grid(rows, styles=styles))
     else:
         _plain(rows)
 
@@ -107,10 +112,33 @@ def log_line(line: str, level: str) -> None:
     out.print(line, style=LEVEL_COLOURS.get(level), highlight=False, markup=False)
 
 
+def _where_keys_are(ready: app.Ready) -> str:
+    make = f"make another with `runner-supervisor keys create --state-dir {ready.state_dir} --name NAME`"
+    return (
+        f"needed: one of those in {' and '.join(ready.given_in)}; or {make}"
+        if ready.given_in
+        else f"needed. Lost? {make}"
+    )
+
+
 def _curl(ready: app.Ready) -> str:
-    key = f' -H "Authorization: Bearer {ready.new_key or "$API_KEY"}"' if ready.key_store else ""
+    key = f' -H "Authorization: Bearer {ready.new_key or "$API_KEY"}"' if ready.needs_key else ""
     body = '{"messages":[{"role":"user","content":"Hello!"}],"max_tokens":48}'
     return f"curl {ready.address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+
+
+def table(heads: list[str], rows: list[list[str]]) -> None:
+    """Rows under their heads, in columns."""
+    if out.is_terminal:
+        grid = Table(*heads, box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for row in rows:
+            grid.add_row(*map(Text, row))
+        out.print(grid)
+        return
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    for row in [heads, *rows]:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        out.print(line.rstrip(), highlight=False, markup=False)
 
 
 def _grid(rows: list[tuple[str, str]], *, styles: dict[str, str] | None = None) -> Table:

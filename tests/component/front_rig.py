@@ -208,6 +208,7 @@ async def rig(
     finally:
         front.close()
         await server
+        store.close()
         here.listener.close()
         for asked in engine.asked:
             asked.writer.close()

@@ -23,6 +23,7 @@ from bench import load
 from tests.conftest import REPOSITORY
 from tests.e2e.conftest import Supervisor
 
+from runner_supervisor.core.access import Scope
 from runner_supervisor.keys.store import KeyStore
 
 pytestmark = pytest.mark.anyio
@@ -115,8 +116,9 @@ def one_slot(engine_build: Path, short_dir: Path) -> Iterator[tuple[Supervisor, 
     assert engine_build.exists()
     state = short_dir / "state"
     state.mkdir(mode=0o700)
-    keys = KeyStore(state / "keys.sqlite")
-    heavy, light = keys.create("heavy", weight=3), keys.create("light")
+    with contextlib.closing(KeyStore(state / "keys.sqlite")) as keys:
+        heavy = keys.create("heavy", scopes=[Scope.INFERENCE], weight=3).secret
+        light = keys.create("light", scopes=[Scope.INFERENCE]).secret
     environment = os.environ | {"RUNNER_QUEUE_SIZE": str(2 * GREEDY), "RUNNER_QUEUE_TIMEOUT_S": "600"}
     with Supervisor(state, "--", "--parallel", "1", environment=environment) as supervisor:
         yield supervisor.wait_ready(), heavy, light

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from runner_supervisor.core.access import Scope
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.heads import (
     REMEMBERED,
@@ -79,26 +81,26 @@ class Parser:
 
 
 def test_a_head_repeated_is_read_once_until_the_keys_change(tmp_path: Path) -> None:
-    keys = KeyStore(tmp_path / "keys.sqlite", given=["one"])
-    heads = Heads(Gate(keys, open_=False))
-
     def read(secret: str) -> Reading:
         reading = heads.read(cast("Any", Parser()), b"/props", [(b"x-api-key", secret.encode())], trusted=False)
         assert reading
         return reading
 
-    first = read("one")
-    assert read("one") is first
-    assert first.refusal is None
-    assert read("two").refusal is INVALID_KEY
-    new = keys.create("new")
-    assert read("one") is not first
-    assert read(new).refusal is None
+    with closing(KeyStore(tmp_path / "keys.sqlite", given=["one"])) as keys:
+        heads = Heads(Gate(keys, open_=False))
+        first = read("one")
+        assert read("one") is first
+        assert first.refusal is None
+        assert read("two").refusal is INVALID_KEY
+        new = keys.create("new", scopes=[Scope.INFERENCE]).secret
+        assert read("one") is not first
+        assert read(new).refusal is None
 
 
 def test_what_is_remembered_of_heads_is_bounded(tmp_path: Path) -> None:
-    heads = Heads(Gate(KeyStore(tmp_path / "keys.sqlite"), open_=True))
-    for number in range(3 * REMEMBERED):
-        heads.read(cast("Any", Parser()), b"/x", [(b"number", b"%d" % number)], trusted=False)
-        heads.read(cast("Any", Parser()), b"/" + bytes(REMEMBERED_BYTES), [(b"n", b"%d" % number)], trusted=False)
-        assert len(heads._remembered) <= REMEMBERED
+    with closing(KeyStore(tmp_path / "keys.sqlite")) as keys:
+        heads = Heads(Gate(keys, open_=True))
+        for number in range(3 * REMEMBERED):
+            heads.read(cast("Any", Parser()), b"/x", [(b"number", b"%d" % number)], trusted=False)
+            heads.read(cast("Any", Parser()), b"/" + bytes(REMEMBERED_BYTES), [(b"n", b"%d" % number)], trusted=False)
+            assert len(heads._remembered) <= REMEMBERED

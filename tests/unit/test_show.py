@@ -1,0 +1,46 @@
+"""What the commands print in a pipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner_supervisor import show
+from runner_supervisor.app import Ready
+
+
+def banner_line(
+    capsys: pytest.CaptureFixture[str], *, new_key: str | None = None, given_in: tuple[str, ...] = ()
+) -> str:
+    """What the banner says of keys where one is needed."""
+    show.banner(
+        Ready(
+            address="http://127.0.0.1:8080",
+            model=Path("/m.gguf"),
+            backend="cpu",
+            log=Path("/s/logs/engine.log"),
+            needs_key=True,
+            new_key=new_key,
+            given_in=given_in,
+            state_dir=Path("/s"),
+            host="127.0.0.1",
+        )
+    )
+    return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("API key:"))
+
+
+def test_a_new_key_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert banner_line(capsys, new_key="rsk_x") == "API key:     rsk_x  (shown this once: only its hash is kept)"
+
+
+def test_who_has_lost_a_key_is_told_how_to_make_another(capsys: pytest.CaptureFixture[str]) -> None:
+    made = "make another with `runner-supervisor keys create --state-dir /s --name NAME`"
+    assert banner_line(capsys) == f"API key:     needed. Lost? {made}"
+
+
+def test_where_keys_come_from_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    line = banner_line(capsys, given_in=("api_keys", "/run/secrets/keys"))
+    assert line.startswith(
+        "API key:     needed: one of those in api_keys and /run/secrets/keys; or make another with "
+    )
