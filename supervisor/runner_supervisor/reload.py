@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-FIXED = ("host", "port", "state_dir")
-"""Settings that a running supervisor cannot change: they are where it is reached."""
+FIXED = ("host", "port", "state_dir", "audit", "log_content", "content_log", "limits_url")
+"""Settings that a running supervisor cannot change: where it is reached, and where it writes things down."""
 
 SLACK_S = 5.0
 

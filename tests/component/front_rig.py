@@ -8,20 +8,28 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from runner_supervisor.core.lifecycle import Machine
 from runner_supervisor.core.restart import Cause, Death
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.succession import Succession
 from runner_supervisor.engine.supervisor import Transition
+from runner_supervisor.front.addresses import Proxies
 from runner_supervisor.front.changes import Change
 from runner_supervisor.front.gate import Gate
+from runner_supervisor.front.requestids import RequestIds
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
+from runner_supervisor.front.strikes import Strikes
+from runner_supervisor.front.visit import Desk
+from runner_supervisor.keys.limits import LocalLimits
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.settings import Settings
 
 DEADLINE_S = 30
+OPENED = ("/x", "/a b")
+"""Paths that the engine does not have, for requests that are nothing special."""
+
 OK = b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: 2\r\nKeep-Alive: timeout=5, max=100\r\n\r\nhi"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -78,6 +86,13 @@ class Engine:
 
     metrics: str | None = None
     socket: Path = Path()
+
+    @property
+    def spec(self) -> Engine:
+        """What it runs: itself."""
+        return self
+
+    served_as = "demo"
 
     @property
     def current(self) -> Engine:
@@ -175,24 +190,36 @@ async def rig(
     queue_size: int = 100,
     queue_timeout_s: float = DEADLINE_S,
     max_retries: int = 1,
+    **more: Any,
 ) -> AsyncIterator[Rig]:
     socket = folder / "engine.sock"
     engine = Engine(answer, slots=slots, socket=socket)
     listener = await asyncio.start_unix_server(engine.serve, socket)
     tcp, control = bind_tcp("127.0.0.1", 0), bind_unix(folder / "control.sock")
     store = KeyStore(folder / "keys.sqlite", given=keys)
+    settings = Settings(
+        max_body_bytes=max_body_bytes,
+        max_buffered_bytes=max_buffered_bytes,
+        queue_size=queue_size,
+        queue_timeout_s=queue_timeout_s,
+        max_retries=max_retries,
+        open_paths=OPENED,
+        **more,
+    )
     front = Front(
         engines=cast("Succession", engine),
-        gate=Gate(store, open_=True),
+        gate=Gate(store, settings),
+        desk=Desk(
+            limiter=LocalLimits(),
+            audit=None,
+            contents=None,
+            strikes=Strikes(clock=asyncio.get_running_loop().time),
+            proxies=Proxies(()),
+            ids=RequestIds(),
+        ),
         tcp=tcp,
         control=control,
-        settings=Settings(
-            max_body_bytes=max_body_bytes,
-            max_buffered_bytes=max_buffered_bytes,
-            queue_size=queue_size,
-            queue_timeout_s=queue_timeout_s,
-            max_retries=max_retries,
-        ),
+        settings=settings,
         changes=lambda: NO_CHANGES,
         stop=lambda: None,
     )
