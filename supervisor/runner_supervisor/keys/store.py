@@ -278,12 +278,13 @@ class KeyStore:
         """Open the file that is there now, to be read whole."""
         prepare(self._path)
         with explained(self._path):
+            identity = self._file()  # before it is opened: one put in its place meanwhile is noticed
             self._database = connect(self._path, busy_s=BUSY_S)
             self._database.execute("PRAGMA query_only = ON")
             self._database.execute("SELECT 1 FROM keys LIMIT 1")  # what waits for other processes waits here
             self._database.execute("PRAGMA busy_timeout = 0")  # requests are served by the thread that refreshes
             self._seen = None
-            self._identity = self._file()
+            self._identity = identity
 
     def _file(self) -> tuple[int, int]:
         found = self._path.lstat()
@@ -330,7 +331,7 @@ class KeyStore:
         try:
             check_version(self._database, self._path)
             yield self._database
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ConfigError(f"the key database {self._path} is damaged: {error}; restore it") from None
         finally:
             if self._database.in_transaction:

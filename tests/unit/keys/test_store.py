@@ -257,11 +257,14 @@ def test_settings_are_not_taken_while_the_database_cannot_be_read(path: Path, st
     assert store.find(b"two") is None
 
 
-def test_a_value_that_nobody_knows_is_no_key_for_anything(path: Path, store: KeyStore) -> None:
-    store.create("mine", scopes=INFERENCE)
+@pytest.mark.parametrize("scopes", ['["everything"]', "inference", "5"])
+def test_a_value_that_nobody_knows_opens_nothing_and_closes_nothing(path: Path, store: KeyStore, scopes: str) -> None:
+    secret = store.create("mine", scopes=INFERENCE).secret.encode()
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
-        database.execute("""UPDATE keys SET scopes = '["everything"]'""")
-    with pytest.raises(ConfigError, match="is damaged: 'everything' is not a valid Scope"):
+        database.execute("UPDATE keys SET scopes = ?", (scopes,))
+    assert not store.refresh()
+    assert store.find(secret)
+    with pytest.raises(ConfigError, match="is damaged"):
         KeyStore(path)
 
 
