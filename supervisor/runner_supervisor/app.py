@@ -114,7 +114,7 @@ def run(settings: Settings, calls: Calls) -> None:
         keys = KeyStore(layout.keys, given=given_keys)
         stack.callback(keys.close)
         new_key = None
-        if not settings.on_loopback and not keys.locked_down:
+        if not (settings.on_loopback or settings.insecure_no_auth or keys.locked_down):
             new_key = keys.create("first start", scopes=(Scope.INFERENCE, Scope.METRICS)).secret
         for stale in layout.run_dir.glob("engine-*.sock"):
             remove_socket(stale)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,15 @@ LOCAL = {b"host": b"localhost:8080"}
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> KeyStore:
-    return KeyStore(tmp_path / "keys.sqlite")
+def store(tmp_path: Path) -> Iterator[KeyStore]:
+    with closing(KeyStore(tmp_path / "keys.sqlite")) as keys:
+        yield keys
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Iterator[KeyStore]:
+    with closing(KeyStore(tmp_path / "keys.sqlite", given=["secret"])) as keys:
+        yield keys
 
 
 def judge(gate: Gate, path: str = "/v1/models", *, method: bytes = b"GET", **headers: bytes) -> Judgement:
@@ -46,13 +55,13 @@ def code(judgement: Judgement) -> str:
         ({"x_api_key": b"SECRET"}, False),
     ],
 )
-def test_with_keys(tmp_path: Path, headers: dict[str, bytes], admitted: bool) -> None:
-    gate = Gate(KeyStore(tmp_path / "keys.sqlite", given=["secret"]), Settings())
+def test_with_keys(given: KeyStore, headers: dict[str, bytes], admitted: bool) -> None:
+    gate = Gate(given, Settings())
     assert code(judge(gate, **headers)) == ("in" if admitted else "invalid_api_key")
 
 
-def test_only_a_key_that_was_shown_is_a_guess(tmp_path: Path) -> None:
-    gate = Gate(KeyStore(tmp_path / "keys.sqlite", given=["secret"]), Settings())
+def test_only_a_key_that_was_shown_is_a_guess(given: KeyStore) -> None:
+    gate = Gate(given, Settings())
     assert judge(gate, authorization=b"Bearer wrong").guess
     assert not judge(gate).guess
     assert not judge(gate, authorization=b"Bearer secret").guess

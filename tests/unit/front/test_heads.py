@@ -15,19 +15,21 @@ from runner_supervisor.front.heads import (
     REMEMBERED_BYTES,
     Heads,
     Reading,
-    is_control,
-    is_local,
+    authority_of,
+    control_route,
+    joined,
     origin_form,
 )
 from runner_supervisor.front.replies import INVALID_KEY
 from runner_supervisor.keys.store import KeyStore
+from runner_supervisor.settings import Settings
 
 
 @pytest.mark.parametrize(
     "target", [b"/health", b"/health/live", b"/health?x=1", b"/metrics", b"/admin", b"/admin/", b"/admin/a/b"]
 )
 def test_fastapis_own(target: bytes) -> None:
-    assert is_control(target)
+    assert control_route(target)
 
 
 @pytest.mark.parametrize(
@@ -35,23 +37,7 @@ def test_fastapis_own(target: bytes) -> None:
     [b"/", b"/healthz", b"/v1/health", b"/metricsx/y", b"/administrator", b"//admin", b"/x?y=/admin", b"/v1/models"],
 )
 def test_the_engines(target: bytes) -> None:
-    assert not is_control(target)
-
-
-@pytest.mark.parametrize(
-    ("origin", "local"),
-    [
-        (b"http://localhost:3000", True),
-        (b"https://127.0.0.1", True),
-        (b"http://[::1]:8080", True),
-        (b"https://evil.example", False),
-        (b"http://localhost.evil.example", False),
-        (b"null", False),
-        (b"", False),
-    ],
-)
-def test_origins_of_this_machine(origin: bytes, local: bool) -> None:
-    assert is_local(origin) is local
+    assert not control_route(target)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +51,23 @@ def test_origins_of_this_machine(origin: bytes, local: bool) -> None:
 )
 def test_targets_become_paths(target: bytes, path: bytes) -> None:
     assert origin_form(target) == path
+
+
+@pytest.mark.parametrize(
+    ("target", "authority"),
+    [
+        (b"/a?b=http://c", None),
+        (b"http://host:1/a", b"host:1"),
+        (b"http://user@host/a", b"user@host"),
+        (b"http://[::1/a", b""),
+    ],
+)
+def test_the_host_that_a_target_names_itself(target: bytes, authority: bytes | None) -> None:
+    assert authority_of(target) == authority
+
+
+def test_a_header_that_comes_twice_has_both_values() -> None:
+    assert joined([(b"host", b"a"), (b"x", b"1"), (b"host", b"b")]) == {b"host": b"a, b", b"x": b"1"}
 
 
 class Parser:
@@ -82,25 +85,31 @@ class Parser:
 
 def test_a_head_repeated_is_read_once_until_the_keys_change(tmp_path: Path) -> None:
     def read(secret: str) -> Reading:
-        reading = heads.read(cast("Any", Parser()), b"/props", [(b"x-api-key", secret.encode())], trusted=False)
-        assert reading
-        return reading
+        headers = [(b"host", b"localhost"), (b"x-api-key", secret.encode())]
+        return heads.read(cast("Any", Parser()), b"/tokenize", headers, trusted=False)
 
     with closing(KeyStore(tmp_path / "keys.sqlite", given=["one"])) as keys:
-        heads = Heads(Gate(keys, open_=False))
+        heads = Heads(Gate(keys, Settings()))
         first = read("one")
         assert read("one") is first
-        assert first.refusal is None
-        assert read("two").refusal is INVALID_KEY
+        assert first.reply is None
+        assert read("two").reply is INVALID_KEY
         new = keys.create("new", scopes=[Scope.INFERENCE]).secret
         assert read("one") is not first
-        assert read(new).refusal is None
+        assert read(new).reply is None
 
 
 def test_what_is_remembered_of_heads_is_bounded(tmp_path: Path) -> None:
     with closing(KeyStore(tmp_path / "keys.sqlite")) as keys:
-        heads = Heads(Gate(keys, open_=True))
+        heads = Heads(Gate(keys, Settings(open_paths=("/x",))))
         for number in range(3 * REMEMBERED):
-            heads.read(cast("Any", Parser()), b"/x", [(b"number", b"%d" % number)], trusted=False)
-            heads.read(cast("Any", Parser()), b"/" + bytes(REMEMBERED_BYTES), [(b"n", b"%d" % number)], trusted=False)
-            assert len(heads._remembered) <= REMEMBERED
+            heads.read(
+                cast("Any", Parser()), b"/x", [(b"host", b"localhost"), (b"number", b"%d" % number)], trusted=False
+            )
+            heads.read(
+                cast("Any", Parser()),
+                b"/" + bytes(REMEMBERED_BYTES),
+                [(b"host", b"localhost"), (b"n", b"%d" % number)],
+                trusted=False,
+            )
+            assert 0 < len(heads._remembered) <= REMEMBERED
