@@ -35,7 +35,7 @@ lint: $(VENV)/.installed-dev ## format, style, types, import directions, unsafe 
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml supervisor builders tools
 
-audit: $(VENV)/.installed-dev ## known faults of the packages that are installed; needs pypi.org
+audit: $(VENV)/.installed-dev ## known faults of the packages that are installed; needs the vulnerability service
 	$(BIN)/pip-audit --strict --skip-editable
 
 format: $(VENV)/.installed-dev ## put the code in its format
