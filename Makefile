@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PATHS := supervisor builders tests tools bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help start test lint format docs bench soak clean
+.PHONY: help start test lint audit format docs bench soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,11 +28,15 @@ start: $(VENV)/.installed ## build llama-server if need be and serve; MODEL=path
 test: $(VENV)/.installed-dev ## the whole suite, on a real llama-server; ARGS="-k name" picks tests
 	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
-lint: $(VENV)/.installed-dev ## format, style, types, import directions
+lint: $(VENV)/.installed-dev ## format, style, types, import directions, unsafe calls
 	$(BIN)/ruff format --check $(PATHS)
 	$(BIN)/ruff check $(PATHS)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml supervisor builders tools
+
+audit: $(VENV)/.installed-dev ## known faults of the packages that are installed; needs the vulnerability service
+	$(BIN)/pip-audit --strict --skip-editable
 
 format: $(VENV)/.installed-dev ## put the code in its format
 	$(BIN)/ruff format $(PATHS)

@@ -77,7 +77,7 @@ class Layout:
     @property
     def locked(self) -> bool:
         """Whether a supervisor runs on this state folder, even one that does not answer yet."""
-        if not self.lock.exists():
+        if self.lock.is_symlink() or not self.lock.exists():
             return False
         lock = filelock.FileLock(self.lock, mode=0o600)
         try:

@@ -45,7 +45,7 @@ async def test_what_is_not_http_gets_400_and_never_reaches_the_engine(short_dir:
         b"not http at all\r\n\r\n",
         b"POST /x HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /x HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-        b"POST /x HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /x HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     ]
     async with rig(short_dir) as here:
         for shape in shapes:

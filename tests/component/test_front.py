@@ -132,7 +132,7 @@ async def test_an_http_1_0_client_gets_a_stream_without_chunk_framing(short_dir:
         asked.writer.write(CHUNKED + b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
 
     async with rig(short_dir, stream) as here:
-        answer = await here.ask(b"GET /x HTTP/1.0\r\n\r\n")
+        answer = await here.ask(b"GET /x HTTP/1.0\r\nhost: localhost\r\n\r\n")
     assert answer == b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nonetwo"
 
 

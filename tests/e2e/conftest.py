@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import psutil
 import pytest
+from tests.leaks import LEAKS
 
 from runner_supervisor.layout import Layout
 
@@ -28,11 +29,17 @@ COMMAND = [sys.executable, "-m", "runner_supervisor"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first end-to-end test may have to wait for a compile."""
+    """The first end-to-end test may have to wait for a compile. What all of them left is looked at last."""
+    items.sort(key=lambda item: item.path.name == "test_leaks.py")
     for item in items:
         if "engine_build" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(BUILD_TIMEOUT_S))
             break
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much was looked at, so that nobody takes nothing for everything."""
+    terminalreporter.write_line(f"looked for keys and prompts in {len(LEAKS.searched)} files and outputs")
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +92,7 @@ class Supervisor:
                 text=True,
                 env=environment,
             )
+        LEAKS.begin(self, os.environ if environment is None else environment)
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -99,6 +107,8 @@ class Supervisor:
         if self.process.stdout:
             self.process.stdout.close()
         psutil.wait_procs(engine, END_TIMEOUT_S)
+        self.printed += [line for line in iter(self._lines.get_nowait, None) if line]
+        LEAKS.end(self)
 
     def _read(self) -> None:
         for line in self.process.stdout or ():
