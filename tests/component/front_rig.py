@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket as sockets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.settings import Settings
 
 DEADLINE_S = 30
-OPENED = ("/x", "/a b")
+OPENED = ("/x", "/a b", "/1", "/2", "/3", "/first", "/second")
 """Paths that the engine does not have, for requests that are nothing special."""
 
 OK = b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: 2\r\nKeep-Alive: timeout=5, max=100\r\n\r\nhi"
@@ -48,6 +49,18 @@ class Asked:
         with contextlib.suppress(ConnectionError):
             while await self.reader.read(1 << 16):
                 pass
+
+
+class OneId:
+    """All requests have the same id here."""
+
+    def next(self) -> bytes:
+        return b"r1"
+
+
+def with_id(answer: bytes) -> bytes:
+    """The engine's answer as its client sees it: its request's id is the head's last line."""
+    return answer.replace(b"\r\n\r\n", b"\r\nx-request-id: r1\r\n\r\n", 1)
 
 
 Answer = Callable[[Asked], Awaitable[None]]
@@ -190,12 +203,15 @@ async def rig(
     queue_size: int = 100,
     queue_timeout_s: float = DEADLINE_S,
     max_retries: int = 1,
+    buffer_bytes: int | None = None,
     **more: Any,
 ) -> AsyncIterator[Rig]:
     socket = folder / "engine.sock"
     engine = Engine(answer, slots=slots, socket=socket)
     listener = await asyncio.start_unix_server(engine.serve, socket)
     tcp, control = bind_tcp("127.0.0.1", 0), bind_unix(folder / "control.sock")
+    if buffer_bytes:
+        tcp.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, buffer_bytes)
     store = KeyStore(folder / "keys.sqlite", given=keys)
     settings = Settings(
         max_body_bytes=max_body_bytes,
@@ -215,7 +231,7 @@ async def rig(
             contents=None,
             strikes=Strikes(clock=asyncio.get_running_loop().time),
             proxies=Proxies(()),
-            ids=RequestIds(),
+            ids=cast("RequestIds", OneId()),
         ),
         tcp=tcp,
         control=control,

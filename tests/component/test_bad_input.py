@@ -56,12 +56,12 @@ async def test_what_is_not_http_gets_400_and_never_reaches_the_engine(short_dir:
 
 
 @pytest.mark.parametrize("target", [b"http://", b"http://host:99999999/", b"*"])
-async def test_a_target_that_is_none_gets_400_or_the_engines_answer_and_no_traceback(
+async def test_a_target_that_is_none_is_refused_without_a_traceback(
     short_dir: Path, caplog: pytest.LogCaptureFixture, target: bytes
 ) -> None:
     async with rig(short_dir) as here:
         answer = await here.ask(b"GET %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n" % target)
-    assert answer[:13] in {b"HTTP/1.1 400 ", b"HTTP/1.1 200 "}
+    assert answer[:13] in {b"HTTP/1.1 400 ", b"HTTP/1.1 421 "}
     assert "Traceback" not in caplog.text
 
 
@@ -137,7 +137,7 @@ async def test_a_fault_of_our_own_is_500_and_logged(
         raise RuntimeError("planted")
 
     async with rig(short_dir) as here:
-        monkeypatch.setattr("runner_supervisor.front.heads.Heads._admit", fail)
+        monkeypatch.setattr("runner_supervisor.front.gate.Gate.judge", fail)
         answer = await here.ask(request())
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert "planted" in caplog.text

@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 from tests.component.crash_rig import CHUNK, MESSAGE, PATH, STREAM, asked, begin_a_stream, count, never, post
-from tests.component.front_rig import DEADLINE_S, Asked, Rig, rig
+from tests.component.front_rig import DEADLINE_S, Asked, Rig, rig, with_id
 
 from runner_supervisor.core.states import State
 
@@ -39,7 +39,7 @@ async def test_a_stream_ends_with_an_error_event_that_its_path_knows(short_dir: 
         answer = await broken(here, post(path, close=False))
         assert count(here, "broken", path)
     data = (event % MESSAGE).encode() + b"\n\n"
-    assert answer == STREAM + CHUNK + b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+    assert answer == with_id(STREAM) + CHUNK + b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
 
 
 async def test_a_stream_of_which_only_the_head_is_out_ends_with_an_error_event(short_dir: Path) -> None:
@@ -49,7 +49,7 @@ async def test_a_stream_of_which_only_the_head_is_out_ends_with_an_error_event(s
 
     async with rig(short_dir, begin) as here:
         answer = await broken(here, post(close=False))
-    assert answer.startswith(STREAM)
+    assert answer.startswith(with_id(STREAM))
     assert answer.endswith(b"}\n\n\r\n0\r\n\r\n")
 
 
@@ -71,7 +71,7 @@ async def test_a_stream_broken_inside_an_event_stays_without_its_end(short_dir: 
 
     async with rig(short_dir, begin) as here:
         answer = await broken(here, post(close=False))
-    assert answer == STREAM + CHUNK[:-3]
+    assert answer == with_id(STREAM) + CHUNK[:-3]
 
 
 async def test_a_stream_whose_engine_lives_on_says_that_it_broke_off(
@@ -126,7 +126,7 @@ async def test_a_slow_reader_gets_all_that_came_and_then_the_event(short_dir: Pa
         here.change(State.BACKOFF, detail="signal 11")
         writer.transport.resume_reading()
         answer = await reader.read()
-    body, _, end = answer.removeprefix(STREAM).rpartition(flood)
+    body, _, end = answer.removeprefix(with_id(STREAM)).rpartition(flood)
     assert body == 199 * flood
     assert MESSAGE.encode() in end
     assert end.endswith(b"}}\n\n\r\n0\r\n\r\n")

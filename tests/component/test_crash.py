@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.component.crash_rig import CHUNK, STREAM, asked, count, crash_at_work, error, finish, never, post, queued
-from tests.component.front_rig import DEADLINE_S, OK, Asked, rig, say_hi
+from tests.component.front_rig import DEADLINE_S, OK, Asked, rig, say_hi, with_id
 
 from runner_supervisor.core.states import State
 
@@ -210,6 +210,6 @@ async def test_pings_are_no_progress(short_dir: Path) -> None:
         seen = []
         for piece in (STREAM, b"3\r\n:\n\n\r\n", CHUNK, b"3\r\n:\n\n\r\n", b"0\r\n\r\n"):
             pieces.put_nowait(piece)
-            await reader.readexactly(len(piece))
+            await reader.readexactly(len(with_id(piece) if piece is STREAM else piece))
             seen.append(upstream.received)
     assert seen == [1, 1, 2, 2, 2]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
-from tests.component.front_rig import CHUNKED, DEADLINE_S, OK, Asked, request, rig, say_hi
+from tests.component.front_rig import CHUNKED, DEADLINE_S, OK, Asked, request, rig, say_hi, with_id
 
 from runner_supervisor.core.states import State
 
@@ -20,7 +21,10 @@ async def test_body_and_head_pass_without_what_belongs_to_one_connection(short_d
     async with rig(short_dir) as here:
         answer = await here.ask(request(path="/a%20b?q=1", body=b"body", headers=headers))
         asked = here.engine.asked[0]
-    assert answer == (b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: 2\r\nconnection: close\r\n\r\nhi")
+    assert answer == (
+        b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: 2\r\nx-request-id: r1\r\n"
+        b"connection: close\r\n\r\nhi"
+    )
     assert asked.head == (
         b"POST /a%20b?q=1 HTTP/1.1\r\nhost: localhost\r\naccept: */*\r\nx-mine: 1\r\ncontent-length: 4\r\n\r\n"
     )
@@ -78,7 +82,7 @@ async def test_answers_come_as_the_engine_writes_them(short_dir: Path) -> None:
 
     async with rig(short_dir, in_two) as here, here.connect() as (reader, writer):
         writer.write(request(close=False))
-        assert await reader.readuntil(b"one\r\n") == CHUNKED + b"3\r\none\r\n"
+        assert await reader.readuntil(b"one\r\n") == with_id(CHUNKED) + b"3\r\none\r\n"
         proceed.set()
         assert await reader.readuntil(b"0\r\n\r\n") == b"3\r\ntwo\r\n0\r\n\r\n"
 
@@ -124,7 +128,7 @@ async def test_a_head_request_has_no_body_and_does_not_wait_for_one(short_dir: P
 
     async with rig(short_dir, length_only) as here:
         answer = await here.ask(request(method="HEAD"))
-    assert answer == b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\nconnection: close\r\n\r\n"
+    assert answer == b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\nx-request-id: r1\r\nconnection: close\r\n\r\n"
 
 
 async def test_an_http_1_0_client_gets_a_stream_without_chunk_framing(short_dir: Path) -> None:
@@ -133,7 +137,7 @@ async def test_an_http_1_0_client_gets_a_stream_without_chunk_framing(short_dir:
 
     async with rig(short_dir, stream) as here:
         answer = await here.ask(b"GET /x HTTP/1.0\r\nhost: localhost\r\n\r\n")
-    assert answer == b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nonetwo"
+    assert answer == b"HTTP/1.1 200 OK\r\nx-request-id: r1\r\nconnection: close\r\n\r\nonetwo"
 
 
 async def test_expect_100_continue_is_answered_before_the_body_is_sent(short_dir: Path) -> None:
@@ -229,7 +233,7 @@ async def test_a_stream_that_breaks_on_a_kept_connection_is_not_begun_again(shor
         writer.write(request(body=b"whole", close=False))
         await reader.readuntil(b"\r\n\r\nhi")
         writer.write(request(body=b"broken", close=False))
-        assert await reader.read() == CHUNKED + b"3\r\none\r\n"
+        assert await reader.read() == with_id(CHUNKED) + b"3\r\none\r\n"
         assert here.engine.connections == 1
         assert b'runner_requests_broken_total{path="other"} 1.0' in here.front.metrics.render()
 
@@ -308,36 +312,46 @@ async def test_no_change_begins_while_the_service_ends(short_dir: Path, what: st
 
 async def test_unknown_admin_paths_are_404_in_openais_shape(short_dir: Path) -> None:
     async with rig(short_dir) as here:
-        answer = await here.ask(request(method="GET", path="/admin/nothing"))
+        reader, writer = await asyncio.open_unix_connection(here.control)
+        writer.write(request(method="GET", path="/admin/nothing"))
+        answer = await reader.read()
+        writer.close()
         assert not here.engine.asked
     assert answer.startswith(b"HTTP/1.1 404 ")
     assert b'"error"' in answer
 
 
 async def test_a_slow_reader_pauses_a_new_connection_to_the_engine_too(short_dir: Path) -> None:
-    """The first answer fills the client's buffer and its connection closes; the second one's is new."""
-    sent = 0
+    """The first answer fills the client's buffer and its connection closes; the second one's is new.
+
+    The kernel's buffers are of a set size here, so that the first answer is sure to fill them and ours, and to end.
+    """
+    piece, sent = bytes(16384), 0
 
     async def flood(asked: Asked) -> None:
         nonlocal sent
-        pieces = 66 if b"/first" in asked.head else 1000
-        length = pieces * len(PIECE)
+        pieces = 20 if b"/first" in asked.head else 4000
+        length = pieces * len(piece)
         asked.writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % length)
         for _ in range(pieces):
-            asked.writer.write(PIECE)
+            asked.writer.write(piece)
             await asked.writer.drain()
-            sent += len(PIECE)
+            sent += len(piece)
         asked.writer.close()
 
-    async with rig(short_dir, flood) as here, here.connect() as (_, writer):
-        writer.transport.pause_reading()
-        writer.write(request(path="/first", close=False) + request(path="/second", close=False))
-        before = -1
-        while sent != before:
-            before = sent
-            for _ in range(200):
-                await asyncio.sleep(0.001)
-        asked = len(here.engine.asked)
-        writer.transport.abort()
+    async with rig(short_dir, flood, buffer_bytes=65536) as here:
+        loop = asyncio.get_running_loop()
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            client.setblocking(False)
+            await loop.sock_connect(client, ("127.0.0.1", here.port))
+            for path in ("/first", "/second"):
+                await loop.sock_sendall(client, request(path=path, close=False))
+            before = -1
+            while sent != before:
+                before = sent
+                for _ in range(200):
+                    await asyncio.sleep(0.001)
+            asked = len(here.engine.asked)
     assert asked == 2
-    assert sent < 300 * len(PIECE)
+    assert sent < 100 * len(piece)

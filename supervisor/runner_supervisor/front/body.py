@@ -18,6 +18,9 @@ from runner_supervisor.front.replies import BODY_TOO_LARGE, BUFFERS_FULL, Refusa
 UTF8_BOM = b"\xef\xbb\xbf"
 """The engine's parser takes it, and trailing NULs, as some clients send them."""
 
+MOST_ANSWERS = 1024
+"""More than the engine has slots for, whatever somebody asks for."""
+
 CHECKED_BYTES = 1 << 20
 """Longer bodies are left to the engine: parsing one would hold everybody else up for milliseconds."""
 
@@ -74,8 +77,8 @@ def _answers(asked: dict[str, Any]) -> int:
     """How many answers are asked for: `n` (or `n_cmpl`) for each prompt. A list with a number in it is one prompt of
     tokens (tools/server/server-common.cpp, `tokenize_input_prompts`).
     """
-    each = max(1, *(count for name in ("n", "n_cmpl") if isinstance(count := asked.get(name), int)))
+    count = max([1, *(number for name in ("n", "n_cmpl") if isinstance(number := asked.get(name), int))])
     prompts = asked.get("prompt")
-    if not isinstance(prompts, list) or any(isinstance(part, int) for part in prompts):
-        return each
-    return each * max(1, len(prompts))
+    if isinstance(prompts, list) and not any(isinstance(part, int) for part in prompts):
+        count *= max(1, len(prompts))
+    return min(count, MOST_ANSWERS)
