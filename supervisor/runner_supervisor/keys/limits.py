@@ -178,8 +178,6 @@ class LocalLimits:
     def _sweep(self, now: float) -> None:
         """Forget what need not be known. Seldom enough that it costs each new key a constant."""
         self._held = {
-            key: held
-            for key, held in self._held.items()
-            if held.use.working or held.use.whole_s(held.limits) > now
+            key: held for key, held in self._held.items() if held.use.working or held.use.whole_s(held.limits) > now
         }
         self._sweep_at = max(LEAST_SWEPT, 2 * len(self._held))

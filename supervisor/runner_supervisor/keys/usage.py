@@ -132,7 +132,7 @@ class UsageBook:
                         yield database
         except (sqlite3.Error, OSError) as error:
             raise UsageError(
-                f"cannot use {self._path}, where it is kept what keys have used: {error}; make room, or remove the file"
+                f"cannot use {self._path}, where it is kept what keys have used: {error}; free space, or remove it"
             ) from None
 
     def _own(self) -> None:

@@ -11,7 +11,9 @@ from runner_supervisor.core.quota import CONCURRENT_RETRY_S, Limit, Limits, Quot
 NOW = 1_760_000_000.0
 MINUTE = 60.0
 
-quotas = st.builds(Quota, amount=st.integers(1, 50), period_s=st.sampled_from([0.1, 1.0, 7.3, 60.0, 3600.0, 86_400.0]))
+quotas = st.builds(
+    Quota, amount=st.integers(1, 50), period_s=st.sampled_from([0.1, 1.0, 7.3, 60.0, 3600.0, 86_400.0])
+)
 gaps = st.floats(0.0, 200_000.0) | st.floats(0.0, 2.0)
 
 
