@@ -40,6 +40,13 @@ def book(path: Path) -> UsageBook:
     return UsageBook(path, now=lambda: NOW)
 
 
+@pytest.fixture
+def blocked(path: Path) -> Path:
+    """A name that something else has."""
+    path.mkdir()
+    return path
+
+
 def standing(key: str = "a", until_s: float = NOW + 60) -> Standing:
     return Standing(key, 2.5, NOW - 1, NOW - 60, 30, until_s)
 
@@ -167,18 +174,17 @@ async def test_what_is_left_is_written_at_the_end(path: Path) -> None:
 
 
 async def test_trouble_is_logged_once_and_nothing_is_lost_or_counted_twice(
-    path: Path, caplog: pytest.LogCaptureFixture
+    blocked: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    os.mkdir(path)
-    limits, book = LocalLimits(), Tried(path)
+    limits, book = LocalLimits(), Tried(blocked)
     task = asyncio.create_task(keep(limits, book, every_s=0.01))
     try:
         limits.decide(KEY)
         await until(lambda: book.tries >= 3)
         assert caplog.text.count("limits go on in memory") == 1
         limits.decide(KEY)
-        os.rmdir(path)
+        await asyncio.to_thread(blocked.rmdir)
         await until(lambda: "written again" in caplog.text)
     finally:
         await cancel(task)

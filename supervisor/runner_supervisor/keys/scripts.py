@@ -10,7 +10,8 @@ from __future__ import annotations
 _ADVANCE = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local amount, period, most_tokens, window_length = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local amount, period = tonumber(ARGV[1]), tonumber(ARGV[2])
+local most_tokens, window_length = tonumber(ARGV[3]), tonumber(ARGV[4])
 local stored = redis.call('HMGET', KEYS[1], 'spent', 'at', 'window', 'tokens', 'made')
 local spent, at = tonumber(stored[1] or 0), tonumber(stored[2] or now)
 local window, tokens, made = tonumber(stored[3] or 0), tonumber(stored[4] or 0), stored[5]

@@ -1,8 +1,8 @@
 """Limits that several supervisors share, in Redis.
 
-What is asked waits in a queue, and one task takes it to Redis, many at a time and in order; nothing waits longer than
-`DEADLINE_S`. When Redis is lost, this supervisor's own limits decide, which have followed what Redis said, until it is
-back. Needs the extra `redis`; see `keys.limiter`.
+What is asked waits in a queue, and one task takes it to Redis, many at a time and in order; nothing waits longer
+than `DEADLINE_S`. When Redis is lost, this supervisor's own limits decide, which have followed what Redis said, until
+it is back. Needs the extra `redis`; see `keys.limiter`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ LEASE_S = 30.0
 
 MOST_QUEUED = 4096
 MOST_A_TRIP = 256
+LEASES_A_CALL = 1000
 CONNECT_S = 1.0
 FIRST_RETRY_S = 0.25
 LONGEST_RETRY_S = 5.0
@@ -77,7 +78,6 @@ class SharedLimits:
             self._secret: Final = unquote(urlsplit(url).password or "")
             self._client: Final = Redis.from_url(
                 url,
-                single_connection_client=True,
                 retry=Retry(NoBackoff(), 0),
                 socket_connect_timeout=CONNECT_S,
                 socket_timeout=None,
@@ -156,7 +156,7 @@ class SharedLimits:
                 except _LOST as error:
                     self._lose()
                     log.warning(
-                        "the Redis server for limits is lost (%s); this supervisor's own limits hold until it is back",
+                        "the Redis server for limits is lost (%s); our own limits hold until it is back",
                         self._said(error),
                     )
                 await self._come_back()
@@ -228,7 +228,7 @@ class SharedLimits:
         )
 
     def _room(self, principal: Principal) -> bool:
-        """Whether Redis can be asked. Where not, what it knows of the key is behind what is known here from now on."""
+        """Whether Redis is asked. Where not, what it knows of the key is from now on behind what is known here."""
         if self._shared and len(self._errands) < MOST_QUEUED:
             return True
         self._records.pop(principal.id, None)
@@ -245,12 +245,13 @@ class SharedLimits:
         self._wanted.set()
 
     def _refresh(self) -> None:
-        """Have what is at work here go on. In chunks that a Lua call can take."""
+        """Have the leases of what is at work here go on."""
         by_key: dict[str, list[str]] = {}
         for lease, key in self._leases.items():
             by_key.setdefault(key, []).append(f"{self._name}:{lease}")
         for key, leases in by_key.items():
-            for chunk in itertools.batched(leases, 1000):
+            for begin in range(0, len(leases), LEASES_A_CALL):
+                chunk = leases[begin : begin + LEASES_A_CALL]
                 self._send((REFRESH, 1, _leases(key), self._lease_s, *chunk))
 
     def _lose(self) -> None:
