@@ -48,14 +48,9 @@ class RedisServer:
             )
         deadline = time.monotonic() + DEADLINE_S
         with Redis.from_url(self.url) as client:
-            while True:
-                try:
-                    client.ping()
-                    return
-                except NotThereError:
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.01)
+            while not _answers(client):
+                assert time.monotonic() < deadline, "redis-server does not answer; see redis.log"
+                time.sleep(0.01)
 
     def do(self, *command: str | bytes | float) -> object:
         """Run one command."""
@@ -65,7 +60,7 @@ class RedisServer:
     def keys(self) -> list[str]:
         """The names of all records."""
         with Redis.from_url(self.url) as client:
-            return sorted(name.decode() for name in client.keys())
+            return sorted(name.decode() for name in client.scan_iter("*"))
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end."""
@@ -84,3 +79,10 @@ class RedisServer:
         """End it, whatever state it is in."""
         if self._process.poll() is None:
             self.kill()
+
+
+def _answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except NotThereError:
+        return False

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.component.redis_rig import RedisServer
 
 from runner_supervisor.core.access import Principal
 from runner_supervisor.core.admission import Share
@@ -20,7 +21,6 @@ from runner_supervisor.errors import ConfigError
 from runner_supervisor.keys.limiter import shared_limits
 from runner_supervisor.keys.limits import LocalLimits
 from runner_supervisor.keys.shared import DEADLINE_S, MOST_QUEUED, SharedLimits
-from tests.component.redis_rig import RedisServer
 
 PATIENCE_S = 10.0
 LONG_S = 864_000.0
