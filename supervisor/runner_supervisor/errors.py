@@ -5,6 +5,7 @@ RunnerError                  exit code 1
 │   ├── ModelError           the model file is missing or is no GGUF
 │   ├── MemoryLackError      the model does not fit into the memory that is free
 │   └── AddressError         the address to listen on cannot be had
+├── UsageError               what keys have used could not be read or written
 ├── EngineError              llama-server could not be built, started or kept
 ├── KeysError                there is no such key, or it cannot become what was asked for
 ├── AlreadyRunningError      another supervisor owns the state folder
@@ -38,6 +39,10 @@ class MemoryLackError(ConfigError):
 
 class AddressError(ConfigError):
     """The host and port cannot be listened on."""
+
+
+class UsageError(RunnerError):
+    """What keys have used could not be read or written."""
 
 
 class EngineError(RunnerError):

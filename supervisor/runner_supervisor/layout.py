@@ -36,6 +36,11 @@ class Layout:
         return self.state_dir / "keys.sqlite"
 
     @property
+    def usage(self) -> Path:
+        """What keys have used."""
+        return self.state_dir / "usage.sqlite"
+
+    @property
     def engine_log(self) -> Path:
         """llama-server's output."""
         return self.state_dir / "logs" / "engine.log"

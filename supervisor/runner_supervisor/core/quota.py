@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ NO_LIMITS = Limits()
 CONCURRENT_RETRY_S = 1.0
 """When to try again after too many at once: nobody knows when one of them ends."""
 
+TICK_S = 1e-6
+"""Added to every wait: today's seconds since the epoch are exact to a quarter of it in a float, so that who waits
+that long is not refused for a rounding error."""
+
 
 class Limit(StrEnum):
     """Which limit a request ran into."""
@@ -45,17 +50,18 @@ class Limit(StrEnum):
     CONCURRENT = "concurrent"
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
-    """What is left of a quota. `reset_s`: in how many seconds it is whole again."""
+class Left(NamedTuple):
+    """What is left of a quota. `reset_s`: in how many seconds it is whole again.
+
+    Tuples here, as they are made for every request and cost a third of a frozen dataclass.
+    """
 
     limit: int
     remaining: int
     reset_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether a request may go ahead under its key's limits, and what is left of them after it.
 
     `exceeded`: the limit that it ran into; None: it may go ahead. `retry_after_s`: when to try again, in seconds.
@@ -73,46 +79,34 @@ class Verdict:
 class Use:
     """What one key has used. Times are seconds since the epoch.
 
-    A clock that is set back neither gives nor takes: the bucket does not fill for that while, and what a window has
-    used it keeps.
+    What has been spent is kept, not what is left: a limit that a key gets later begins whole, and one that changes
+    keeps what was spent under it.
+
+    A clock that is set back neither gives nor takes: the bucket does not fill for that step, and a window goes on
+    until the clock has come through it. Only a step of more than a whole period moves the window to the present one,
+    with what was used in it, so that nobody is shut out for long by a clock that was once wrong.
 
     Attributes:
-        level: what the bucket of requests held at `at_s`.
+        spent: what was missing from the bucket of requests at `at_s`.
         window_s: when the window of `tokens` began.
         working: requests at work now.
     """
 
-    level: float
-    at_s: float
+    spent: float = 0.0
+    at_s: float = 0.0
     window_s: float = 0.0
     tokens: int = 0
     working: int = 0
 
-    @classmethod
-    def fresh(cls, limits: Limits, now: float) -> Use:
-        """Nothing used yet."""
-        return cls(float(limits.requests.amount) if limits.requests else 0.0, now)
-
     def take(self, limits: Limits, now: float) -> Verdict:
         """Count one request, unless it runs into a limit; then nothing is counted."""
-        self._advance(limits, now)
-        waits: dict[Limit, float] = {}
-        if limits.requests and self.level < 1:
-            waits[Limit.REQUESTS] = (1 - self.level) * limits.requests.period_s / limits.requests.amount
-        if limits.tokens and self.tokens >= limits.tokens.amount:
-            waits[Limit.TOKENS] = self.window_s + limits.tokens.period_s - now
-        if limits.concurrent is not None and self.working >= limits.concurrent:
-            waits[Limit.CONCURRENT] = CONCURRENT_RETRY_S
-        if not waits:
-            self.level -= 1
+        self.advance(limits, now)
+        exceeded, wait_s = self._obstacle(limits, now)
+        if exceeded is None:
             self.working += 1
-        exceeded = max(waits, key=lambda limit: waits[limit], default=None)
-        return Verdict(
-            exceeded,
-            waits[exceeded] if exceeded else 0.0,
-            self._requests_left(limits.requests),
-            self._tokens_left(limits.tokens, now),
-        )
+            if limits.requests is not None:
+                self.spent += 1
+        return self.verdict(limits, now, exceeded, wait_s)
 
     def release(self) -> None:
         """One request that was let go ahead has ended."""
@@ -120,27 +114,64 @@ class Use:
 
     def charge(self, limits: Limits, tokens: int, now: float) -> None:
         """Count tokens, by the window in which they are known. What is over the limit shuts out the next request."""
-        self._advance(limits, now)
-        self.tokens += tokens
+        self.advance(limits, now)
+        if limits.tokens is not None:
+            self.tokens += tokens
 
-    def _advance(self, limits: Limits, now: float) -> None:
-        if limits.requests:
-            filled = max(0.0, now - self.at_s) * limits.requests.amount / limits.requests.period_s
-            self.level = min(float(limits.requests.amount), self.level + filled)
+    def advance(self, limits: Limits, now: float) -> None:
+        """Fill the bucket for the time that has passed, and begin a window where one has ended."""
+        quota = limits.requests
+        if quota is not None:
+            if now > self.at_s:
+                self.spent = max(0.0, self.spent - (now - self.at_s) * quota.amount / quota.period_s)
+            self.spent = min(self.spent, float(quota.amount))
         self.at_s = now
-        if limits.tokens:
-            window_s = now - now % limits.tokens.period_s
+        quota = limits.tokens
+        if quota is not None:
+            window_s = now - now % quota.period_s
             if window_s > self.window_s:
                 self.tokens = 0
+            elif self.window_s - quota.period_s <= now < self.window_s:
+                return
             self.window_s = window_s
 
-    def _requests_left(self, quota: Quota | None) -> Left | None:
-        if quota is None:
-            return None
-        missing = quota.amount - self.level
-        return Left(quota.amount, max(0, int(self.level)), missing * quota.period_s / quota.amount)
+    def verdict(self, limits: Limits, now: float, exceeded: Limit | None, wait_s: float) -> Verdict:
+        """What to say of a request. The state must be that of `now`.
 
-    def _tokens_left(self, quota: Quota | None, now: float) -> Left | None:
-        if quota is None:
-            return None
-        return Left(quota.amount, max(0, quota.amount - self.tokens), self.window_s + quota.period_s - now)
+        Args:
+            exceeded: the limit that it ran into; None: it may go ahead.
+            wait_s: when to try again.
+        """
+        requests = tokens = None
+        if limits.requests is not None:
+            amount = limits.requests.amount
+            remaining = max(0, int(amount - self.spent))
+            requests = Left(amount, remaining, self.spent * limits.requests.period_s / amount)
+        if limits.tokens is not None:
+            amount = limits.tokens.amount
+            tokens = Left(amount, max(0, amount - self.tokens), self.window_s + limits.tokens.period_s - now)
+        return Verdict(exceeded, wait_s, requests, tokens)
+
+    def whole_s(self, limits: Limits) -> float:
+        """When the quotas are whole again if nothing else happens: what is kept of them is of no use from then on."""
+        whole_s = 0.0
+        if limits.requests is not None:
+            whole_s = self.at_s + self.spent * limits.requests.period_s / limits.requests.amount
+        if limits.tokens is not None and self.tokens:
+            whole_s = max(whole_s, self.window_s + limits.tokens.period_s)
+        return whole_s
+
+    def _obstacle(self, limits: Limits, now: float) -> tuple[Limit | None, float]:
+        """The limit that a request would run into, and for how long; of several the longest."""
+        exceeded, wait_s = None, 0.0
+        quota = limits.requests
+        if quota is not None and (lacking := self.spent + 1 - quota.amount) > 0:
+            exceeded, wait_s = Limit.REQUESTS, lacking * quota.period_s / quota.amount + TICK_S
+        quota = limits.tokens
+        if quota is not None and self.tokens >= quota.amount:
+            until_s = self.window_s + quota.period_s - now + TICK_S
+            if until_s > wait_s:
+                exceeded, wait_s = Limit.TOKENS, until_s
+        if limits.concurrent is not None and self.working >= limits.concurrent and wait_s < CONCURRENT_RETRY_S:
+            exceeded, wait_s = Limit.CONCURRENT, CONCURRENT_RETRY_S
+        return exceeded, wait_s

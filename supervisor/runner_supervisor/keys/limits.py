@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from runner_supervisor.core.access import Principal
-from runner_supervisor.core.quota import Use, Verdict
+from runner_supervisor.core.quota import Limits, Use, Verdict
 
 UNLIMITED = Verdict()
 DAY_S = 86_400
+
+LEAST_SWEPT = 1024
+"""From how many keys on it is looked which of them need not be held."""
 
 
 class Limiter(Protocol):
@@ -29,13 +32,14 @@ class Limiter(Protocol):
 
 
 class Standing(NamedTuple):
-    """What is kept of a key's limits: see `Use`."""
+    """What is kept of a key's limits: see `Use`. `until_s`: from when on it is of no use."""
 
     key: str
-    level: float
+    spent: float
     at_s: float
     window_s: float
     tokens: int
+    until_s: float
 
 
 @dataclass(slots=True)
@@ -51,12 +55,24 @@ Counts = dict[tuple[str, int], Count]
 """By key id and day, in days since the epoch, UTC."""
 
 
+@dataclass(slots=True)
+class _Held:
+    """A key's use, and the limits it was last seen under."""
+
+    use: Use
+    limits: Limits
+
+
 class LocalLimits:
-    """Limits that this supervisor alone keeps. `now`: seconds since the epoch."""
+    """Limits that this supervisor alone keeps. `now`: seconds since the epoch.
+
+    Keys that have nothing at work and whose quotas are whole again are forgotten.
+    """
 
     def __init__(self, *, now: Callable[[], float] = time.time) -> None:
         self._now = now
-        self._uses: dict[str, Use] = {}
+        self._held: dict[str, _Held] = {}
+        self._sweep_at = LEAST_SWEPT
         self._restored: dict[str, Standing] = {}
         self._touched: set[str] = set()
         self._counts: Counts = defaultdict(Count)
@@ -68,13 +84,14 @@ class LocalLimits:
     def decide(self, principal: Principal) -> Verdict:
         """Count one request for a key, unless it runs into a limit."""
         now = self._now()
-        if not principal.limits:
+        limits = principal.limits
+        if not limits:
             verdict = UNLIMITED
         else:
-            verdict = self._use(principal, now).take(principal.limits, now)
-            self._touched.add(principal.id)
+            verdict = self._use(principal, now).take(limits, now)
+            self._touched.add(principal.share.key)
         if verdict.exceeded is None:
-            self._counts[principal.id, int(now // DAY_S)].requests += 1
+            self._counts[principal.share.key, int(now // DAY_S)].requests += 1
         return verdict
 
     def release(self, principal: Principal, lease: int) -> None:  # noqa: ARG002
@@ -92,38 +109,75 @@ class LocalLimits:
         count.prompt_tokens += prompt_tokens
         count.generated_tokens += generated_tokens
 
+    def standing(self, principal: Principal) -> Use:
+        """A copy of what a key with limits has used, as of now."""
+        now = self._now()
+        use = self._use(principal, now)
+        use.advance(principal.limits, now)
+        return Use(use.spent, use.at_s, use.window_s, use.tokens, use.working)
+
+    def follow(self, principal: Principal, use: Use, *, allowed: bool) -> None:
+        """Take over what somebody else has counted and decided about a request of a key with limits.
+
+        Args:
+            use: the key's use after the request; its `working` is not looked at, as it includes other supervisors'.
+            allowed: whether the request may go ahead; it is counted then.
+        """
+        now = self._now()
+        mine = self._use(principal, now)
+        mine.advance(principal.limits, now)
+        mine.spent = use.spent
+        if use.window_s == mine.window_s:
+            mine.tokens = max(mine.tokens, use.tokens)  # ours may have been charged since
+        elif use.window_s > mine.window_s:
+            mine.window_s, mine.tokens = use.window_s, use.tokens
+        if allowed:
+            mine.working += 1
+            self._counts[principal.id, int(now // DAY_S)].requests += 1
+        self._touched.add(principal.id)
+
     def restore(self, standings: Iterable[Standing]) -> None:
         """Take over what was kept before this supervisor began."""
         self._restored = {each.key: each for each in standings}
 
     def changes(self) -> tuple[list[Standing], Counts]:
         """What has changed since this was asked last, to be kept."""
-        uses = self._uses
-        standings = [
-            Standing(key, use.level, use.at_s, use.window_s, use.tokens)
-            for key in self._touched
-            if (use := uses.get(key)) is not None
-        ]
+        standings = []
+        for key in self._touched:
+            held = self._held.get(key)
+            if held is not None:
+                use = held.use
+                until_s = use.whole_s(held.limits)
+                standings.append(Standing(key, use.spent, use.at_s, use.window_s, use.tokens, until_s))
         self._touched.clear()
         counts, self._counts = self._counts, defaultdict(Count)
         return standings, counts
 
     def give_back(self, standings: Iterable[Standing], counts: Counts) -> None:
         """What `changes` gave could not be kept: it is among the next ones again."""
-        self._touched |= {each.key for each in standings}
+        self._touched.update(each.key for each in standings)
         for day, count in counts.items():
             mine = self._counts[day]
-            self._counts[day] = replace(
-                mine,
-                requests=mine.requests + count.requests,
-                prompt_tokens=mine.prompt_tokens + count.prompt_tokens,
-                generated_tokens=mine.generated_tokens + count.generated_tokens,
-            )
+            mine.requests += count.requests
+            mine.prompt_tokens += count.prompt_tokens
+            mine.generated_tokens += count.generated_tokens
 
     def _use(self, principal: Principal, now: float) -> Use:
-        use = self._uses.get(principal.id)
-        if use is None:
-            before = self._restored.get(principal.id)
-            use = Use(*before[1:]) if before else Use.fresh(principal.limits, now)
-            self._uses[principal.id] = use
-        return use
+        key = principal.share.key
+        held = self._held.get(key)
+        if held is None:
+            if len(self._held) >= self._sweep_at:
+                self._sweep(now)
+            before = self._restored.pop(key, None)
+            use = Use(before.spent, before.at_s, before.window_s, before.tokens) if before else Use(at_s=now)
+            held = self._held[key] = _Held(use, principal.limits)
+        else:
+            held.limits = principal.limits
+        return held.use
+
+    def _sweep(self, now: float) -> None:
+        """Forget what need not be known. Seldom enough that it costs each new key a constant."""
+        self._held = {
+            key: held for key, held in self._held.items() if held.use.working or held.use.whole_s(held.limits) > now
+        }
+        self._sweep_at = max(LEAST_SWEPT, 2 * len(self._held))
