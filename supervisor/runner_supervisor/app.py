@@ -33,12 +33,11 @@ from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor, Pl
 from runner_supervisor.errors import AlreadyRunningError, ConfigError, EngineError
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
-from runner_supervisor.front.visit import Desk
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.layout import Layout
 from runner_supervisor.planning import Plan, Predecessor, model_of, plan_for
 from runner_supervisor.private import FILE_MODE, ONLY_OWNER, open_private, remove_socket, write_private
-from runner_supervisor.reception import open_desk, watch_keys
+from runner_supervisor.reception import Reception, reception
 from runner_supervisor.reload import Reloader
 from runner_supervisor.rotating import RotatingFile
 from runner_supervisor.settings import Settings
@@ -120,10 +119,10 @@ def run(settings: Settings, calls: Calls) -> None:
             remove_socket(stale)
         log = EngineLog(layout.engine_log)
         stack.callback(log.close)
-        desk = stack.enter_context(open_desk(settings, layout))
+        behind = stack.enter_context(reception(settings, layout, keys))
 
         async def serve() -> None:
-            service = Service(plan, layout=layout, log=log, keys=keys, desk=desk, new_key=new_key, calls=calls)
+            service = Service(plan, layout=layout, log=log, keys=keys, reception=behind, new_key=new_key, calls=calls)
             await service.run(tcp=tcp, control=control)
 
         uvloop.run(serve())
@@ -203,7 +202,7 @@ class Service:
         layout: Layout,
         log: EngineLog,
         keys: KeyStore,
-        desk: Desk,
+        reception: Reception,
         new_key: str | None,
         calls: Calls,
     ) -> None:
@@ -211,7 +210,7 @@ class Service:
         self._layout = layout
         self._log = log
         self._keys = keys
-        self._desk = desk
+        self._reception = reception
         self._new_key = new_key
         self._calls = calls
         self._stop = asyncio.Event()
@@ -232,7 +231,7 @@ class Service:
         front = Front(
             engines=self._engines,
             gate=gate,
-            desk=self._desk,
+            desk=self._reception.desk,
             tcp=tcp,
             control=control,
             settings=settings,
@@ -251,10 +250,10 @@ class Service:
         owner = asyncio.create_task(self._engines.run(), name="engines")
         server = asyncio.create_task(front.serve(), name="front")
         greeter = asyncio.create_task(self._greet(front, gate), name="greeter")
-        watcher = asyncio.create_task(watch_keys(self._keys), name="keys")
+        keeper = asyncio.create_task(self._reception.run(), name="reception")
         self._engines.current.start()
         try:
-            await _first(owner, server, watcher, self._stop, self._gave_up)
+            await _first(owner, server, keeper, self._stop, self._gave_up)
             front.draining = True
             await _unless(self._hurry, reloader.end())
             if self._gave_up.is_set():
@@ -263,11 +262,12 @@ class Service:
                 await self._end(front, reloader.settings)
         finally:
             greeter.cancel()
-            watcher.cancel()
             front.close()
             owner.cancel()
-            await asyncio.wait({greeter, server, owner, watcher}, timeout=END_SLACK_S)
-        for task in (owner, server, greeter, watcher):
+            await asyncio.wait({greeter, server, owner}, timeout=END_SLACK_S)
+            keeper.cancel()
+            await asyncio.wait({keeper}, timeout=END_SLACK_S)
+        for task in (owner, server, greeter, keeper):
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error
 

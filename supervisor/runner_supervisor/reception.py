@@ -13,8 +13,10 @@ from runner_supervisor.front.contentlog import ContentLog
 from runner_supervisor.front.requestids import RequestIds
 from runner_supervisor.front.strikes import Strikes
 from runner_supervisor.front.visit import Desk
-from runner_supervisor.keys.limits import LocalLimits
+from runner_supervisor.keys.limiter import shared_limits
+from runner_supervisor.keys.limits import Limiter, LocalLimits
 from runner_supervisor.keys.store import KeyStore
+from runner_supervisor.keys.usage import UsageBook, keep
 from runner_supervisor.layout import Layout
 from runner_supervisor.settings import Settings
 
@@ -22,12 +24,68 @@ REFRESH_S = 0.25
 """How often other processes' changes of keys are looked for, in seconds."""
 
 
+class Reception:
+    """The front's `desk`, and what has to be done for it all the time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        layout: Layout,
+        keys: KeyStore,
+        *,
+        audit: AuditLog | None,
+        contents: ContentLog | None,
+    ) -> None:
+        """Read what keys have used so far.
+
+        Raises:
+            ConfigError: the file with that, or the Redis server's URL, is wrong.
+        """
+        self._keys = keys
+        self._local = LocalLimits()
+        self._book = UsageBook(layout.usage)
+        self._local.restore(self._book.load())
+        url = settings.limits_url
+        self._shared = shared_limits(url.get_secret_value(), self._local) if url else None
+        limiter: Limiter = self._shared or self._local
+        self.desk = Desk(
+            limiter=limiter,
+            audit=audit,
+            contents=contents,
+            strikes=Strikes(clock=time.monotonic),
+            proxies=Proxies(settings.trusted_proxies),
+            ids=RequestIds(),
+        )
+
+    async def run(self) -> None:
+        """Keep keys and limits current until cancelled; then write down what keys have used."""
+        keeper = asyncio.create_task(keep(self._local, self._book), name="usage")
+        tasks = {asyncio.create_task(self._watch_keys(), name="keys")}
+        if self._shared:
+            tasks.add(asyncio.create_task(self._shared.run(), name="limits"))
+        try:
+            done, _ = await asyncio.wait({keeper, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await asyncio.sleep(0)  # requests that waited for shared limits are decided by this supervisor's own
+            keeper.cancel()
+            await asyncio.wait({keeper})
+
+    async def _watch_keys(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            self._keys.refresh()
+
+
 @contextlib.contextmanager
-def open_desk(settings: Settings, layout: Layout) -> Iterator[Desk]:
-    """The front's desk, with its files open.
+def reception(settings: Settings, layout: Layout, keys: KeyStore) -> Iterator[Reception]:
+    """The reception of one run, with its files open.
 
     Raises:
-        ConfigError: a file cannot be had.
+        ConfigError: a file cannot be had, or is not ours alone.
     """
     with contextlib.ExitStack() as stack:
         audit = contents = None
@@ -37,18 +95,4 @@ def open_desk(settings: Settings, layout: Layout) -> Iterator[Desk]:
         if settings.log_content and settings.content_log:
             contents = ContentLog(settings.content_log)
             stack.callback(contents.close)
-        yield Desk(
-            limiter=LocalLimits(),
-            audit=audit,
-            contents=contents,
-            strikes=Strikes(clock=time.monotonic),
-            proxies=Proxies(settings.trusted_proxies),
-            ids=RequestIds(),
-        )
-
-
-async def watch_keys(keys: KeyStore) -> None:
-    """Take note of keys that are made, revoked, or expire, until cancelled."""
-    while True:
-        await asyncio.sleep(REFRESH_S)
-        keys.refresh()
+        yield Reception(settings, layout, keys, audit=audit, contents=contents)

@@ -13,6 +13,7 @@ from tests.e2e.conftest import COMMAND, Supervisor
 from runner_supervisor.core.access import Scope
 from runner_supervisor.front.routes import CONTROL, ROUTES, Route
 
+BRIEF = b"""{"prompt": "a", "n_predict": 1, "max_tokens": 1, "max_output_tokens": 1}"""
 UNLISTED = "/no/such/path"
 ASKED = {**ROUTES, **CONTROL, "/slots/0": ROUTES["/slots"], "/admin/status": CONTROL["/admin"], "/app.js": None}
 HARMLESS = {"/admin": "/admin/nothing"}
@@ -69,7 +70,7 @@ def test_a_route_lets_in_whom_it_is_for(keys: tuple[str, dict[str, str]], path: 
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
         for holder in (None, "wrong", *made):
             headers = {} if holder is None else {"authorization": f"Bearer {made.get(holder, 'rsk_wrong')}"}
-            content = b"{}" if method == "POST" else None
+            content = BRIEF if method == "POST" else None
             asked = HARMLESS.get(path, path)
             response = client.request(method, asked, headers=headers, content=content)
             wanted[holder] = expected(scope, holder)

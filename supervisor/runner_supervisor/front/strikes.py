@@ -55,7 +55,7 @@ class Strikes:
         if count <= FREE or self._held >= HELD:
             return 0.0
         self._held += 1
-        return min(LONGEST_S, FIRST_S * 2 ** min(count - FREE - 1, DOUBLINGS))
+        return min(LONGEST_S, FIRST_S * float(1 << min(count - FREE - 1, DOUBLINGS)))
 
     def answered(self) -> None:
         """An answer that was kept back is out."""
