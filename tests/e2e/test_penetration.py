@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ REFUSALS = frozenset({400, 401, 403, 404, 405, 408, 413, 421, 431})
 BODY = json.dumps({"prompt": "The sea", "max_tokens": 2}).encode()
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 TRIES = 2000
+AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -276,8 +278,9 @@ def try_all(
     supervisor: Supervisor, attacks: list[Attack], table: list[str], kind: str, check: Check = refused
 ) -> None:
     wrong = []
-    for name, request in attacks:
-        statuses = send(supervisor, request)
+    with ThreadPoolExecutor(AT_ONCE) as threads:  # answers to wrong keys take ever longer
+        answers = list(threads.map(lambda attack: send(supervisor, attack[1]), attacks))
+    for (name, _), statuses in zip(attacks, answers, strict=True):
         shown = ", ".join(map(str, statuses)) or "closed"
         table.append(f"{kind:<12} {name[:90]:<92} {shown}")
         if not check(statuses):
@@ -292,8 +295,6 @@ def test_nobody_gets_in_without_a_good_key(doors: Doors, table: list[str]) -> No
 
 
 def test_no_spelling_of_a_path_leads_to_a_guarded_route(doors: Doors, table: list[str]) -> None:
-    allowed = {b"/v1/models"}
-    assert allowed
     try_all(doors.guarded, paths(doors.keys["inference"]), table, "path")
 
 

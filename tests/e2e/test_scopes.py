@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from tests.e2e.conftest import COMMAND, Supervisor
 from runner_supervisor.core.access import Scope
 from runner_supervisor.front.routes import CONTROL, ROUTES, Route
 
+HOSTS = (f"{high}.{low}" for high, low in itertools.product(range(256), repeat=2))
 BRIEF = b"""{"prompt": "a", "n_predict": 1, "max_tokens": 1, "max_output_tokens": 1}"""
 UNLISTED = "/no/such/path"
 ASKED = {**ROUTES, **CONTROL, "/slots/0": ROUTES["/slots"], "/admin/status": CONTROL["/admin"], "/app.js": None}
@@ -30,7 +33,8 @@ def create_key(supervisor: Supervisor, name: str, *options: str) -> str:
 def keys(engine_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
     """A supervisor's address, and a key for each scope."""
     assert engine_build.exists()
-    with Supervisor(tmp_path_factory.mktemp("rs") / "s") as supervisor:
+    environment = os.environ | {"RUNNER_TRUSTED_PROXIES": "127.0.0.1"}
+    with Supervisor(tmp_path_factory.mktemp("rs") / "s", environment=environment) as supervisor:
         supervisor.wait_ready()
         made = {scope.value: create_key(supervisor, scope.value, "--scope", scope.value) for scope in Scope}
         with httpx.Client(base_url=supervisor.url, trust_env=False) as client:
@@ -70,6 +74,7 @@ def test_a_route_lets_in_whom_it_is_for(keys: tuple[str, dict[str, str]], path: 
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
         for holder in (None, "wrong", *made):
             headers = {} if holder is None else {"authorization": f"Bearer {made.get(holder, 'rsk_wrong')}"}
+            headers["x-forwarded-for"] = f"10.0.{next(HOSTS)}"  # wrong keys from one address are answered ever later
             content = BRIEF if method == "POST" else None
             asked = HARMLESS.get(path, path)
             response = client.request(method, asked, headers=headers, content=content)
