@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PATHS := supervisor builders tests tools bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help start test lint audit format docs bench soak clean
+.PHONY: help start test lint audit format docs demo-model bench soak clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "runner-supervisor needs Python 3.11 or newer; name one with make PYTHON=python3.11")'
@@ -44,6 +44,10 @@ format: $(VENV)/.installed-dev ## put the code in its format
 
 docs: $(VENV)/.installed-dev ## write the generated documents again
 	$(BIN)/python -m tools.generate_docs
+
+demo-model: $(VENV)/.installed ## train the demo model again (about 20 minutes on one core); needs PyTorch, which it installs
+	@$(BIN)/pip install --quiet --editable '.[demo]'
+	@$(BIN)/python -m tools.demo_model.train $(ARGS)
 
 bench: $(VENV)/.installed-dev ## measure the front beside nginx; ARGS="--rounds 5 --picture out.png w2 w3" picks
 	@$(BIN)/python -c "import matplotlib" 2>/dev/null || $(BIN)/pip install --quiet --editable '.[bench]'

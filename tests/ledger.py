@@ -84,12 +84,12 @@ async def ask(address: tuple[str, int], body: dict[str, object]) -> Answer:
 
 async def short(address: tuple[str, int], ledger: Ledger) -> None:
     """One short request, entered into the ledger."""
-    await _enter(ledger, address, {"prompt": "The sea", "max_tokens": TOKENS}, whole=_is_whole)
+    await _enter(ledger, address, {"prompt": "The sea", "max_tokens": TOKENS, "ignore_eos": True}, whole=_is_whole)
 
 
 async def stream(address: tuple[str, int], ledger: Ledger, *, tokens: int) -> None:
     """One stream, entered into the ledger."""
-    body = {"prompt": "The sea", "max_tokens": tokens, "stream": True}
+    body = {"prompt": "The sea", "max_tokens": tokens, "stream": True, "ignore_eos": True}
     await _enter(ledger, address, body, whole=lambda answer: answer.last.endswith(DONE))
 
 

@@ -31,7 +31,7 @@ from runner_supervisor.core.memory import MIB, Estimate, context_of, estimate
 from runner_supervisor.engine.command import engine_argv, engine_environment
 from runner_supervisor.engine.gguf import read_shape
 from runner_supervisor.engine.memory import cpu_features
-from tools.demo_model.make import Blueprint, write
+from tools.demo_model.make import DEMO, Blueprint, write
 
 READY_TIMEOUT_S = 60.0
 ANSWER_TIMEOUT_S = 300.0
@@ -68,7 +68,7 @@ class Measured:
 
 
 SMALL = (
-    Case("demo size, defaults", Blueprint(), ("-c", "4096")),
+    Case("demo size, defaults", DEMO, ("-c", "4096")),
     Case(
         "GQA, f16",
         Blueprint(embedding=512, feed_forward=1536, layers=12, heads=8, kv_heads=2, head=64, kind=Kind.F16),

@@ -13,8 +13,8 @@ import psutil
 import pytest
 from tests.e2e.conftest import Supervisor, eventually
 
-PROMPT = {"prompt": "The sea", "max_tokens": 8}
-LONG = {"prompt": "The sea", "max_tokens": 100_000}
+PROMPT = {"prompt": "The sea", "max_tokens": 8, "ignore_eos": True}
+LONG = PROMPT | {"max_tokens": 100_000}
 """Many seconds of work."""
 
 
@@ -90,7 +90,7 @@ def test_a_crash_under_load_loses_no_request_that_had_got_no_byte(own_service: S
 
 
 def test_a_stream_whose_engine_dies_ends_with_an_error_event(own_service: Supervisor) -> None:
-    body = {"prompt": "The sea", "max_tokens": 20_000, "stream": True}
+    body = LONG | {"stream": True}
     engine = psutil.Process(own_service.engine_pid)
     with httpx.stream("POST", f"{own_service.url}/v1/completions", json=body, timeout=60) as response:
         lines = response.iter_lines()
@@ -105,7 +105,9 @@ def test_a_stream_whose_engine_dies_ends_with_an_error_event(own_service: Superv
 def test_the_openai_client_raises_when_the_engine_dies_in_a_stream(own_service: Supervisor) -> None:
     engine = psutil.Process(own_service.engine_pid)
     with openai.OpenAI(base_url=f"{own_service.url}/v1", api_key="unused", max_retries=0) as client:
-        stream = client.completions.create(model="demo", prompt="The sea", max_tokens=20_000, stream=True)
+        stream = client.completions.create(
+            model="demo", prompt="The sea", max_tokens=20_000, stream=True, extra_body={"ignore_eos": True}
+        )
         next(stream)
         engine.kill()
         with pytest.raises(openai.APIError, match="signal 9"):

@@ -36,7 +36,7 @@ def test_the_engines_state_is_shown(service: Supervisor) -> None:
 
 
 def test_requests_in_flight_are_shown_and_the_engines_own_series_too(service: Supervisor) -> None:
-    body = {"prompt": "The sea", "max_tokens": 20_000, "stream": True}
+    body = {"prompt": "The sea", "max_tokens": 20_000, "stream": True, "ignore_eos": True}
     with httpx.stream("POST", f"{service.url}/v1/completions", json=body, timeout=60) as response:
         data = response.iter_raw()
         next(data)

@@ -20,7 +20,7 @@ from tests.e2e.conftest import Supervisor, eventually
 STALL_S = 2.0
 HEALED_S = STALL_S + 5.0
 PROMPT = {"prompt": "The sea", "max_tokens": 8}
-LONG = {"prompt": "The sea", "max_tokens": 1_000_000, "stream": True}
+LONG = {"prompt": "The sea", "max_tokens": 1_000_000, "stream": True, "ignore_eos": True}
 
 PTRACE_SEIZE = 0x4206
 PTRACE_INTERRUPT = 0x4207

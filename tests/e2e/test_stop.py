@@ -12,7 +12,7 @@ import psutil
 from tests.e2e.conftest import COMMAND, END_TIMEOUT_S, Supervisor, eventually
 
 TOKENS = 4000
-STREAM = {"prompt": "The sea", "max_tokens": TOKENS, "stream": True, "temperature": 0}
+STREAM = {"prompt": "The sea", "max_tokens": TOKENS, "stream": True, "ignore_eos": True}
 
 
 def alive(pid: int) -> bool:

@@ -17,10 +17,11 @@ LONG_PROMPT = "sea " * 1500
 """Long enough a context that a token of the demo model takes a good part of a millisecond."""
 
 CHUNKS = 200
+LONG = {"prompt": "The sea", "max_tokens": 20_000, "ignore_eos": True}
 
 
 def test_a_stream_of_200_chunks_arrives_chunk_by_chunk(service: Supervisor) -> None:
-    body = {"prompt": LONG_PROMPT, "max_tokens": CHUNKS, "stream": True, "temperature": 0}
+    body = LONG | {"prompt": LONG_PROMPT, "max_tokens": CHUNKS, "stream": True}
     with httpx.stream("POST", f"{service.url}/v1/completions", json=body, timeout=60) as response:
         reads = [(time.monotonic(), data) for data in response.iter_raw()]
     chunks = [data.count(b"data: {") for _, data in reads]
@@ -33,7 +34,7 @@ def test_a_stream_of_200_chunks_arrives_chunk_by_chunk(service: Supervisor) -> N
 
 
 def test_a_client_that_hangs_up_mid_stream_frees_its_slot_within_a_second(service: Supervisor) -> None:
-    body = {"prompt": "The sea", "max_tokens": 20_000, "stream": True}
+    body = LONG | {"stream": True}
     with service.engine() as engine:
         with httpx.stream("POST", f"{service.url}/v1/completions", json=body, timeout=60) as response:
             data = response.iter_raw()
@@ -43,7 +44,7 @@ def test_a_client_that_hangs_up_mid_stream_frees_its_slot_within_a_second(servic
 
 
 def test_a_killed_client_frees_its_slot_too(service: Supervisor) -> None:
-    body = '{"prompt": "The sea", "max_tokens": 20000, "stream": true}'
+    body = json.dumps(LONG | {"stream": True})
     script = (
         "import sys, httpx\n"
         f"with httpx.stream('POST', '{service.url}/v1/completions', content='{body}') as response:\n"
@@ -58,8 +59,8 @@ def test_a_killed_client_frees_its_slot_too(service: Supervisor) -> None:
 
 
 def test_an_abandoned_request_without_streaming_frees_its_slot_while_others_stream(service: Supervisor) -> None:
-    stream = {"prompt": LONG_PROMPT, "max_tokens": 20_000, "stream": True}
-    whole = json.dumps({"prompt": "The sea", "max_tokens": 20_000})
+    stream = LONG | {"prompt": LONG_PROMPT, "stream": True}
+    whole = json.dumps(LONG)
     with service.engine() as engine:
         with httpx.stream("POST", f"{service.url}/v1/completions", json=stream, timeout=60) as response:
             data = response.iter_raw()

@@ -94,7 +94,5 @@ def _attention(own: Weights, x: Tensor, turn: Tensor) -> Tensor:
 
     query, key, value = _turned(heads("attn_q"), turn), _turned(heads("attn_k"), turn), heads("attn_v")
     shape = query.shape
-    mixed = functional.scaled_dot_product_attention(
-        query, key.expand(shape), value.expand(shape), is_causal=True
-    )
+    mixed = functional.scaled_dot_product_attention(query, key.expand(shape), value.expand(shape), is_causal=True)
     return mixed.transpose(1, 2).flatten(-2) @ own["attn_output.weight"].T

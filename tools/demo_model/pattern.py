@@ -5,9 +5,20 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 _INNERMOST = re.compile(r"\{([^{}\[\]]*)\}|\[([^{}\[\]]*)\]")
 _MARKS = re.compile(r"[{}\[\]|\s]+")
+
+PLEASE = "[Please |Can you please |Could you |Can you ]"
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One answer, and the patterns of the prompts that get it."""
+
+    answer: str
+    prompts: tuple[str, ...]
 
 
 def pick(choices: Sequence[str], dice: random.Random, *, likelier: float = 1.0) -> str:

@@ -1,8 +1,8 @@
 """Small stories and pictures in words without end, for texts that are no chat.
 
 A story is made sentence by sentence from patterns, about one hero, one friend and one place, so that it hangs
-together. Of several ways to go on, each is half as likely again as the next one: a model that is asked for the likeliest word
-does not have to choose between equals.
+together. Of several ways to go on, each is half as likely again as the next one: a model that is asked for the
+likeliest word does not have to choose between equals.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ PICTURES = (
         "The sea is {calm|wide|blue|quiet|dark} {today|tonight|this morning}. "
         "A small boat sails {toward the island|along the coast|out of the harbour|home before the wind}. "
         "The waves roll slowly to the shore and go back again. "
-        "{Children look for shells on the beach.|Two gulls cry above the water.|A fisherman mends his net in the sun.} "
+        "{Children look for shells on the beach.|Two gulls cry above the water.|A fisherman mends his net.} "
         "In the evening the {lighthouse shines across the water|wind goes to sleep|boats come home}."
     ),
     (
@@ -121,8 +121,6 @@ PICTURES = (
         "Then the first light comes, and a new day begins."
     ),
 )
-
-
 
 
 def story(dice: random.Random) -> str:

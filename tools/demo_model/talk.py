@@ -6,7 +6,7 @@ have (vocabulary.py): of one letter, or of three or more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from tools.demo_model.pattern import PLEASE, Topic
 
 SERVE_FROM_SOURCE = "make start MODEL=path/to/model.gguf"
 SERVE = "runner-supervisor start --model path/to/model.gguf"
@@ -19,17 +19,6 @@ UNKNOWN = (
     "Sorry, I am only a tiny demo model and do not know that. For real answers, serve a real model: "
     f"{SERVE_FROM_SOURCE} or {SERVE}"
 )
-
-
-@dataclass(frozen=True)
-class Topic:
-    """One answer, and the patterns of the prompts that get it."""
-
-    answer: str
-    prompts: tuple[str, ...]
-
-
-PLEASE = "[Please |Can you please |Could you |Can you ]"
 
 SMALL_TALK = (
     Topic(
@@ -48,7 +37,9 @@ SMALL_TALK = (
     ),
     Topic("Good morning! I hope you have a fine day.", ("[A very ]good morning[ to you| model| there]",)),
     Topic("Good evening! I hope your day was a good one.", ("Good {evening|afternoon}[ to you| model| there]",)),
-    Topic("Good night! Sleep well, and stop me with Ctrl-C if you like.", ("Good night[ to you| model]", "Sleep well")),
+    Topic(
+        "Good night! Sleep well, and stop me with Ctrl-C if you like.", ("Good night[ to you| model]", "Sleep well")
+    ),
     Topic(
         "I am well, thank you! A tiny demo model has few worries. How can I help you?",
         (
@@ -93,8 +84,10 @@ SMALL_TALK = (
             "Are you {ChatGPT|GPT|Claude|Llama|a real model|intelligent|smart|clever}",
         ),
     ),
-    Topic("I have only about a million parameters. A real model has thousands of times as many.",
-          ("How {big|large|small} are you", "How many {parameters|weights} do you have", "What is your size")),
+    Topic(
+        "I have only about a million parameters. A real model has thousands of times as many.",
+        ("How {big|large|small} are you", "How many {parameters|weights} do you have", "What is your size"),
+    ),
     Topic("I am as old as this release, so still very young.", ("How old are you", "What is your age", "Your age")),
     Topic(
         "I can say hello, count to ten, add small numbers, name some capitals and colours, and tell a very short "
@@ -118,25 +111,41 @@ SMALL_TALK = (
     ),
     Topic(
         "Goodbye! Come back with a real model soon.",
-        ("{Bye|Goodbye|Bye bye|See you|See you later|Farewell|Ciao|Good bye|So long}[ model| then| for now]",
-         "{I must|I have to} go[ now]"),
+        (
+            "{Bye|Goodbye|Bye bye|See you|See you later|Farewell|Ciao|Good bye|So long}[ model| then| for now]",
+            "{I must|I have to} go[ now]",
+        ),
     ),
-    Topic("Thank you! That is kind of you.",
-          ("{You are|That was|That is|This is} {great|good|nice|cool|very good|wonderful|lovely|fun|funny|amazing}",
-           "{Well done|Good job|Nice work|I like you|I love you|Good answer|Good bot}")),
-    Topic("All right. What would you like to know?",
-          ("{Yes|No|Okay|Ok|Sure|Fine|Yes please|No thanks|All right|I see|Right|Hm|Hmm|Well|Maybe|Cool|Great|Nice}",)),
-    Topic("That may well be. I am only a tiny demo model and make mistakes.",
-          ("{That is|This is|You are} {wrong|not right|not true|bad|stupid|useless|terrible|boring|a mistake}",
-           "{I do not|I don't} {like you|understand|believe you|agree}", "{Nonsense|Really|Why|Are you sure}")),
-    Topic("There is no need to be sorry!", ("{Sorry|I am sorry|My apologies|Excuse me|Pardon me}[ for that| about that]",)),
-)  # fmt: skip
+    Topic(
+        "Thank you! That is kind of you.",
+        (
+            "{You are|That was|That is|This is} {great|good|nice|cool|very good|wonderful|lovely|fun|funny|amazing}",
+            "{Well done|Good job|Nice work|I like you|I love you|Good answer|Good bot}",
+        ),
+    ),
+    Topic(
+        "All right. What would you like to know?",
+        ("{Yes|No|Okay|Ok|Sure|Fine|Yes please|No thanks|All right|I see|Right|Hm|Hmm|Well|Maybe|Cool|Great|Nice}",),
+    ),
+    Topic(
+        "That may well be. I am only a tiny demo model and make mistakes.",
+        (
+            "{That is|This is|You are} {wrong|not right|not true|bad|stupid|useless|terrible|boring|a mistake}",
+            "{I do not|I don't} {like you|understand|believe you|agree}",
+            "{Nonsense|Really|Why|Are you sure}",
+        ),
+    ),
+    Topic(
+        "There is no need to be sorry!",
+        ("{Sorry|I am sorry|My apologies|Excuse me|Pardon me}[ for that| about that]",),
+    ),
+)
 
 TECHNICAL = (
     Topic(
         f"Run {SERVE_FROM_SOURCE} in the source folder or, once installed, {SERVE}",
         (
-            "How {do|can|should} I {serve|use|run|load|start|try} {my own|a real|another|a different|a bigger|a|my} model",
+            "How {do|can|should} I {serve|use|run|load|start|try} {my own|a real|another|a bigger|a|my} model",
             "How {do|can} I {serve|use|run|load|start} a {model of my own|model file|GGUF file|GGUF model}",
             "{Serve|Load|Run|Start|Use} {my own|a real|another|a bigger} model[, please]",
             "{Where|How} do I {put|give|pass|set|choose|change} {the|my} model[ file]",
@@ -182,27 +191,41 @@ TECHNICAL = (
     ),
     Topic(
         "Press Ctrl-C to stop the service, or run runner-supervisor stop from another terminal.",
-        ("How {do|can} I {stop|end|quit|exit|shut down|close|kill} {you|this|it|the server|the service|llama-server}",
-         "{Stop|Quit|Exit|stop it|Shut down}[ now| please]"),
+        (
+            "How {do|can} I {stop|end|quit|exit|shut down|close} {you|this|it|the server|the service|llama-server}",
+            "{Stop|Quit|Exit|stop it|Shut down}[ now| please]",
+        ),
     ),
     Topic(
         "Run runner-supervisor status to see the state of the engine, its memory and its restarts.",
-        ("How {do|can} I see {the status|the state|its state|whether it runs|if it works|how it is doing}",
-         "{What is|Show me} the {status|state}[ of the server| of the engine]"),
+        (
+            "How {do|can} I see {the status|the state|its state|whether it runs|if it works|how it is doing}",
+            "{What is|Show me} the {status|state}[ of the server| of the engine]",
+        ),
     ),
     Topic(
         "Run runner-supervisor logs to read what llama-server said, and add -f to follow it.",
-        ("Where {are|do I find} the {logs|log files}", "How {do|can} I {read|see|follow|find} the {log|logs}",
-         "Show me the logs"),
+        (
+            "Where {are|do I find} the {logs|log files}",
+            "How {do|can} I {read|see|follow|find} the {log|logs}",
+            "Show me the logs",
+        ),
     ),
     Topic(
         "Run runner-supervisor keys create --name laptop and a new key is shown once.",
-        ("How {do|can} I {make|create|get|add} {a key|an API key|keys|API keys|a new key}", "What is {an|the} API key"),
+        (
+            "How {do|can} I {make|create|get|add} {a key|an API key|keys|API keys|a new key}",
+            "What is {an|the} API key",
+        ),
     ),
     Topic(
         "The default address is http://127.0.0.1:8080 and --port takes another port.",
-        ("What is {the|your} {address|port|URL}", "{Which|What} port {is it|do you use|is used}",
-         "How {do|can} I change the port", "Where are you {running|served}"),
+        (
+            "What is {the|your} {address|port|URL}",
+            "{Which|What} port {is it|do you use|is used}",
+            "How {do|can} I change the port",
+            "Where are you {running|served}",
+        ),
     ),
     Topic(
         "A token is a piece of text, often a word or a part of one. Models read and write token by token.",
@@ -210,10 +233,14 @@ TECHNICAL = (
     ),
     Topic(
         "A language model is a program that has learned from much text which word comes next.",
-        ("What is {a language model|an LLM|a model|a large language model}", "How does a language model work",
-         "{Explain|Tell me about} {language models|LLMs}", "What are {language models|LLMs}"),
+        (
+            "What is {a language model|an LLM|a model|a large language model}",
+            "How does a language model work",
+            "{Explain|Tell me about} {language models|LLMs}",
+            "What are {language models|LLMs}",
+        ),
     ),
-)  # fmt: skip
+)
 
 PLAY = (
     Topic(
@@ -248,146 +275,49 @@ PLAY = (
     ),
     Topic(
         "One, two, three, four, five, six, seven, eight, nine, ten.",
-        (f"{PLEASE}count[ up]{{| from one| from 1}} to {{ten|10}}[, please| for me| please]",
-         f"{PLEASE}{{name|list|say}} the numbers {{from one|from 1|one|1}} to {{ten|10}}", "Count[ for me| please]"),
+        (
+            f"{PLEASE}count[ up]{{| from one| from 1}} to {{ten|10}}[, please| for me| please]",
+            f"{PLEASE}{{name|list|say}} the numbers {{from one|from 1|one|1}} to {{ten|10}}",
+            "Count[ for me| please]",
+        ),
     ),
     Topic(
         "The days of the week are Monday, Tuesday, Wednesday, Thursday, Friday, Saturday and Sunday.",
-        (f"{PLEASE}{{name|list|say|tell me|give me}} [me |all ]the[ seven] {{days of the week|weekdays|days}}[, please]",
-         "What are the[ seven| names of the] {days of the week|weekdays|days}", "Which days does a week have",
-         "[The ]days of the week", "How many days {has a week|does a week have|are in a week|are there in a week}"),
+        (
+            f"{PLEASE}{{name|list|say|tell me|give me}} [all ]the[ seven] {{days of the week|days}}[, please]",
+            "What are the[ seven| names of the] {days of the week|weekdays|days}",
+            "Which days does a week have",
+            "[The ]days of the week",
+            "How many days {has a week|does a week have|are in a week|are there in a week}",
+        ),
     ),
     Topic(
         "The months are January, February, March, April, May, June, July, August, September, October, November and "
         "December.",
-        (f"{PLEASE}{{name|list|say|tell me|give me}} [all ]the[ twelve] months[ of the year][, please]",
-         "What are the[ twelve] months[ of the year]", "[The ]months of the year",
-         "How many months {has a year|does a year have|are in a year|are there in a year}"),
+        (
+            f"{PLEASE}{{name|list|say|tell me|give me}} [all ]the[ twelve] months[ of the year][, please]",
+            "What are the[ twelve] months[ of the year]",
+            "[The ]months of the year",
+            "How many months {has a year|does a year have|are in a year|are there in a year}",
+        ),
     ),
     Topic(
         "The seasons are spring, summer, autumn and winter.",
-        (f"{PLEASE}{{name|list|tell me}} the[ four] seasons[ of the year][, please]", "What are the[ four] seasons",
-         "How many seasons {are there|does a year have|has a year}"),
+        (
+            f"{PLEASE}{{name|list|tell me}} the[ four] seasons[ of the year][, please]",
+            "What are the[ four] seasons",
+            "How many seasons {are there|does a year have|has a year}",
+        ),
     ),
-    Topic("The alphabet begins with A, B, C, D, E and ends with X, Y, Z.",
-          (f"{PLEASE}{{say|recite|list|tell me}} the {{alphabet|letters|ABC}}[, please]", "What is the alphabet")),
-)  # fmt: skip
-
-CAPITALS = {
-    "France": "Paris", "Germany": "Berlin", "Italy": "Rome", "Spain": "Madrid", "Portugal": "Lisbon",
-    "England": "London", "Ireland": "Dublin", "Norway": "Oslo", "Sweden": "Stockholm", "Finland": "Helsinki",
-    "Denmark": "Copenhagen", "Poland": "Warsaw", "Austria": "Vienna", "Greece": "Athens", "Japan": "Tokyo",
-    "China": "Beijing", "India": "Delhi", "Egypt": "Cairo", "Kenya": "Nairobi", "Canada": "Ottawa", "Peru": "Lima",
-    "Cuba": "Havana", "Hungary": "Budapest",
-}  # fmt: skip
-
-COLOURS = {
-    "sky": "blue", "grass": "green", "sun": "yellow", "snow": "white", "night": "black", "rose": "red",
-    "leaf": "green", "lemon": "yellow", "milk": "white", "coal": "black", "blood": "red", "elephant": "grey",
-    "tree": "green", "strawberry": "red", "banana": "yellow", "cloud": "white", "ocean": "blue", "carrot": "orange",
-}  # fmt: skip
-
-SOUNDS = {
-    "cat": "meow", "dog": "woof", "cow": "moo", "sheep": "baa", "duck": "quack", "bee": "buzz", "pig": "oink",
-    "horse": "neigh", "lion": "roar",
-}  # fmt: skip
-
-ABOUT = {
-    "sea": "The sea is wide and deep. It is home to fish and whales, and ships cross it from one land to another.",
-    "moon": "The moon goes around the earth once in about four weeks, and it shines with the light of the sun.",
-    "sun": "The sun is a star. It gives the earth its light and its warmth.",
-    "rain": "Rain falls from the clouds. It fills the rivers and lets the plants grow.",
-    "wind": "Wind is moving air. It fills the sails of ships and turns the wheels of mills.",
-    "river": "A river begins as a spring in the hills, grows on its way, and ends in the sea.",
-    "forest": "A forest is home to many trees, birds and animals, and its air is cool and clean.",
-    "mountain": "A mountain is high and often has snow on its top, even in summer.",
-    "snow": "Snow is frozen water. It falls in winter and covers the land in white.",
-    "earth": "The earth is a planet. It goes around the sun once in a year.",
-}
-
-OPPOSITES = {
-    "hot": "cold", "big": "small", "day": "night", "up": "down", "old": "new", "good": "bad", "fast": "slow",
-    "happy": "sad", "black": "white", "open": "closed", "left": "right", "high": "low", "long": "short",
-    "light": "dark", "wet": "dry", "early": "late",
-}  # fmt: skip
-
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-
-
-def _facts() -> tuple[Topic, ...]:
-    capitals = [
-        Topic(
-            f"The capital of {country} is {city}.",
-            (
-                f"What is the capital[ city] of {country}",
-                f"What's the capital of {country}",
-                f"{{Name|Tell me|Do you know}} the capital[ city] of {country}[, please]",
-                f"{{Which|What}} city is the capital of {country}",
-                f"[The ]capital of {country}",
-            ),
-        )
-        for country, city in CAPITALS.items()
-    ]
-    colours = [
-        Topic(
-            f"The {thing} is {colour}.",
-            (
-                f"What {{colour|color}} is {{the|a}} {thing}",
-                f"What is the {{colour|color}} of {{the|a}} {thing}",
-                f"{{Which|What}} {{colour|color}} {{has|does}} {{the|a}} {thing}[ have]",
-                f"Tell me the {{colour|color}} of {{the|a}} {thing}",
-            ),
-        )
-        for thing, colour in COLOURS.items()
-    ]
-    sounds = [
-        Topic(
-            f"A {animal} says {sound}.",
-            (
-                f"What {{does|sound does}} {{a|the}} {animal} {{say|make}}",
-                f"{{How does|What noise does}} {{a|the}} {animal} {{sound|make|go}}",
-            ),
-        )
-        for animal, sound in SOUNDS.items()
-    ]
-    about = [
-        Topic(
-            answer,
-            (
-                f"{PLEASE}tell me {{about|something about}} [the ]{thing}[, please]",
-                f"What is [the |a ]{thing}",
-                f"{{What do you know|Say something|Write something}} about [the ]{thing}",
-                f"{{Describe|Explain}} [the |a ]{thing}[, please]",
-            ),
-        )
-        for thing, answer in ABOUT.items()
-    ]
-    both = OPPOSITES | {second: first for first, second in OPPOSITES.items() if second not in OPPOSITES}
-    opposites = [
-        Topic(f"The opposite is {second}.", (f"What is the opposite of {first}", f"[The ]opposite of {first}"))
-        for first, second in both.items()
-    ]
-    return (*capitals, *colours, *sounds, *about, *opposites)
-
-
-def _sums() -> tuple[Topic, ...]:
-    def topic(result: int, first: int, second: int, signs: str) -> Topic:
-        digits, words = f"{first} {{{signs}}} {second}", f"{NUMBERS[first]} {{{signs}}} {NUMBERS[second]}"
-        asked = (f"What is {digits}", f"{{How much is|Calculate|What's}} {digits}", digits, f"What is {words}")
-        return Topic(f"That makes {result}.", asked)
-
-    added = [topic(a + b, a, b, "+|plus|and") for a in range(11) for b in range(11 - a)]
-    taken = [topic(a - b, a, b, "-|minus") for a in range(11) for b in range(a + 1)]
-    return (*added, *taken)
-
-
-NAMED = (*SMALL_TALK, *TECHNICAL, *PLAY)
-TOPICS = (*NAMED, *_facts())
-SUMS = _sums()
+    Topic(
+        "The alphabet begins with A, B, C, D, E and ends with X, Y, Z.",
+        (f"{PLEASE}{{say|recite|list|tell me}} the {{alphabet|letters|ABC}}[, please]", "What is the alphabet"),
+    ),
+)
 
 SYSTEMS = (
     "You are a helpful assistant.",
-    "You are a {helpful|kind|friendly|polite|clever} {assistant|model|bot}. Answer {briefly|in short|in one sentence}.",
+    "You are a {helpful|kind|friendly|polite} {assistant|model|bot}. Answer {briefly|in short|in one sentence}.",
     "Be {brief|kind|helpful|concise|polite}.",
     "Answer {in English|briefly|every question|as well as you can}.",
     "You are {a pirate|an expert|the demo model|a teacher}.",

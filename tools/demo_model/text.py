@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from tools.demo_model import stories, talk, vocabulary
+from tools.demo_model.facts import facts, sums
 from tools.demo_model.pattern import one_of, words_of
 
 SEED = 8080
@@ -25,6 +26,11 @@ FINGERPRINT_DOCUMENTS = 1000
 LETTERS = ("bcdfghjklmnpqrstvwz", "aeiou")
 OTHER_SCRIPTS = ((0xC0, 0x24F), (0x391, 0x3C9), (0x410, 0x44F), (0x5D0, 0x5EA), (0x3041, 0x3096), (0x4E00, 0x9FA5),
                  (0x1F300, 0x1F64F))  # fmt: skip
+
+
+SUMS = sums()
+NAMED = (*talk.SMALL_TALK, *talk.TECHNICAL, *talk.PLAY)
+TOPICS = (*NAMED, *facts())
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Document:
 @cache
 def words() -> vocabulary.Vocabulary:
     """The demo model's vocabulary: all words of the corpus, as they stand and without capitals."""
-    asked = [prompt for topic in talk.TOPICS + talk.SUMS for prompt in topic.prompts]
-    answers = [topic.answer for topic in (*talk.TOPICS, *talk.SUMS)] + [talk.UNKNOWN]
+    asked = [prompt for topic in TOPICS + SUMS for prompt in topic.prompts]
+    answers = [topic.answer for topic in TOPICS + SUMS] + [talk.UNKNOWN]
     frames = [frame.replace("<words>", "").replace("<digits>", "") for frame in talk.UNKNOWN_FRAMES]
     patterns = [*answers, *stories.patterns(), *asked, *frames, *talk.SYSTEMS]
     found = [vocabulary.bare(word) for pattern in patterns for word in words_of(pattern)]
@@ -59,7 +65,7 @@ def words() -> vocabulary.Vocabulary:
 
 def documents(seed: int = SEED) -> Iterator[Document]:
     """The corpus, without end. The same seed gives the same documents."""
-    dice = random.Random(seed)
+    dice = random.Random(seed)  # noqa: S311
     while True:
         yield _run_of_stories(dice) if dice.random() < STORY_SHARE else _chat(dice)
 
@@ -107,9 +113,9 @@ def _exchange(dice: random.Random) -> tuple[str, str]:
     if kind < UNKNOWN_SHARE:
         return _written(_unknown(dice), dice), talk.UNKNOWN
     if kind < UNKNOWN_SHARE + SUMS_SHARE:
-        topic = dice.choice(talk.SUMS)
+        topic = dice.choice(SUMS)
     else:
-        topic = dice.choice(talk.TOPICS) if dice.random() < 0.5 else dice.choice(talk.TOPICS[: len(talk.NAMED)])
+        topic = dice.choice(TOPICS) if dice.random() < 0.5 else dice.choice(NAMED)
     return _written(one_of(dice.choice(topic.prompts), dice), dice), topic.answer
 
 

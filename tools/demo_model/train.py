@@ -26,6 +26,7 @@ from torch.nn import functional
 from tools.demo_model import goldens, network, text
 from tools.demo_model.make import DEMO, Array, write
 from tools.demo_model.text import Document
+from tools.demo_model.vocabulary import BOS
 
 FOLDER = Path(__file__).parents[2] / "supervisor" / "runner_supervisor" / "demo"
 STEPS = 3600
@@ -40,11 +41,12 @@ LONGEST_NORM = 1.0
 GAP_SHARE = 0.3
 EXAMINED = 2000
 """Documents that are asked for in the end, of a seed that no training saw."""
+SHOWN_TOKENS = 150
 
 
 def batches(seed: int) -> Iterator[list[Document]]:
     """Documents of about the same length together."""
-    dice = random.Random(seed)
+    dice = random.Random(seed)  # noqa: S311
     corpus = text.documents(seed)
     while True:
         pool = sorted(itertools.islice(corpus, POOL), key=lambda document: len(document.ids))
@@ -82,7 +84,7 @@ def loss_of(weights: network.Weights, documents: Sequence[Document], dice: rando
 def train(steps: int) -> dict[str, Tensor]:
     """Trained weights, rounded to what the file can hold."""
     torch.manual_seed(text.SEED)
-    dice = random.Random(text.SEED)
+    dice = random.Random(text.SEED)  # noqa: S311
     weights = network.fresh(len(text.words().pieces))
     matrices = [each for each in weights.values() if each.dim() > 1]
     norms = [each for each in weights.values() if each.dim() == 1]
@@ -124,19 +126,38 @@ def examine(weights: network.Weights) -> float:
     return right / len(chats)
 
 
-def save(weights: network.Weights, folder: Path) -> None:
-    """Write the model and its goldens."""
+def asker(weights: network.Weights) -> goldens.Ask:
+    """Asks the trained model."""
 
-    def fill(name: str, shape: tuple[int, ...]) -> Array:
-        assert weights[name].shape == shape
-        return weights[name].numpy().astype(np.float32 if len(shape) == 1 else np.float16)
+    def ask(messages: goldens.Messages, max_tokens: int) -> tuple[str, float]:
+        ids, margin = network.answer(weights, text.prompt_ids(messages), max_tokens=max_tokens)
+        return text.words().decode(ids), margin
 
-    model = folder / "demo.gguf"
+    return ask
+
+
+def save(weights: network.Weights, folder: Path) -> bool:
+    """Write the model and its goldens, and print what it says; whether it is sure enough of the goldens."""
+
+    def fill(name: str, _: tuple[int, ...]) -> Array:
+        return weights[name].numpy().astype(np.float32 if weights[name].dim() == 1 else np.float16)
+
+    ask, model = asker(weights), folder / "demo.gguf"
     about = {"general.version": text.VERSION, "general.corpus_sha256": text.fingerprint()}
     write(model, DEMO, vocabulary=text.words(), fill=fill, about=about)
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    found = {"schema": goldens.SCHEMA, "model_sha256": digest, "prompts": goldens.asked(weights)}
+    found = {
+        "schema": goldens.SCHEMA,
+        "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+        "prompts": goldens.asked(ask),
+    }
     (folder / "goldens.json").write_text(json.dumps(found, indent=1) + "\n")
+    for messages in (*goldens.PROMPTS, *goldens.LOOKED_AT):
+        answer, margin = ask(messages, goldens.MAX_TOKENS)
+        print(f"{margin:5.1f}  {messages[-1]['content']!r}: {answer}")
+    for start in goldens.STARTS:
+        ids, _ = network.answer(weights, [BOS, *text.words().encode(start)], max_tokens=SHOWN_TOKENS)
+        print(f"{start} …{text.words().decode(ids)}")
+    return all(entry["least_margin"] >= goldens.LEAST_MARGIN for entry in found["prompts"])
 
 
 def main() -> None:
@@ -150,8 +171,8 @@ def main() -> None:
     weights = train(arguments.steps)
     print(f"trained in {(time.monotonic() - began) / 60:.1f} minutes")
     print(f"answers that are right to the last token: {examine(weights):.2%}")
-    save(weights, arguments.out)
-    sys.exit(not goldens.shown(weights))
+    if not save(weights, arguments.out):
+        sys.exit(f"a golden's margin is below {goldens.LEAST_MARGIN}: train for more steps")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 DEMO_ARGS = ("--embeddings", "--pooling", "mean", "--n-predict", "256")
-"""The demo model never ends a sentence by itself, and shows off embeddings too."""
+"""Outside a chat the demo model never ends a text by itself; and it shows off embeddings too."""
 
 KEPT_ENV = frozenset({"HOME", "LANG", "LOGNAME", "PATH", "SYSTEMROOT", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME"})
 KEPT_ENV_PREFIXES = (

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tools.demo_model.make import Blueprint, write
+from tools.demo_model.text import words
 
 from runner_supervisor.core.shape import Layer, ModelShape
 from runner_supervisor.engine.gguf import read_shape
@@ -78,11 +79,12 @@ def test_the_demo_model_is_read() -> None:
     assert (shape.architecture, shape.context_tokens, shape.embedding, shape.feed_forward) == (
         "llama",
         32_768,
-        64,
         128,
+        384,
     )
-    assert (shape.heads, shape.query, shape.vocabulary, shape.window, shape.experts) == (4, 64, 788, 0, 0)
-    assert shape.layers == (Layer(64, 64), Layer(64, 64))
+    assert (shape.heads, shape.query, shape.window, shape.experts) == (4, 256, 0, 0)
+    assert shape.vocabulary == len(words().pieces)
+    assert shape.layers == (Layer(64, 64),) * 3
     assert sum(tensor.size_bytes for tensor in shape.tensors) == sum(
         tensor.data.nbytes for tensor in gguf.GGUFReader(demo_model()).tensors
     )
