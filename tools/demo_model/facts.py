@@ -102,11 +102,11 @@ def facts() -> tuple[Topic, ...]:
 
 
 def sums() -> tuple[Topic, ...]:
-    def topic(result: int, first: int, second: int, signs: str) -> Topic:
-        digits, words = f"{first} {{{signs}}} {second}", f"{NUMBERS[first]} {{{signs}}} {NUMBERS[second]}"
-        asked = (f"What is {digits}", f"{{How much is|Calculate|What's}} {digits}", digits, f"What is {words}")
-        return Topic(f"That makes {result}.", asked)
+    """Additions up to ten."""
 
-    added = [topic(a + b, a, b, "+|plus|and") for a in range(11) for b in range(11 - a)]
-    taken = [topic(a - b, a, b, "-|minus") for a in range(11) for b in range(a + 1)]
-    return (*added, *taken)
+    def topic(first: int, second: int) -> Topic:
+        digits, words = f"{first} {{+|plus}} {second}", f"{NUMBERS[first]} plus {NUMBERS[second]}"
+        asked = (f"{{What is|What's}} {digits}", f"{{How much is|Calculate}} {digits}", digits, f"What is {words}")
+        return Topic(f"That makes {first + second}.", (*asked, f"{first}+{second}[=]"))
+
+    return tuple(topic(first, second) for first in range(1, 10) for second in range(1, 11 - first))

@@ -138,10 +138,11 @@ def picture(dice: random.Random) -> str:
 
 
 def endless(dice: random.Random, *, least_words: int) -> str:
-    """Stories and pictures one after another."""
-    text = ""
+    """A story, a picture, a story and so on."""
+    text, told = "", dice.random() < 0.5  # noqa: S105
     while text.count(" ") < least_words:
-        text += (story(dice) if dice.random() < 0.5 else picture(dice)) + " "
+        text += (picture(dice) if told else story(dice)) + " "
+        told = not told
     return text.rstrip()
 
 

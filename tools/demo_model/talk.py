@@ -26,7 +26,7 @@ SMALL_TALK = (
         (
             "{Hello|Hi|Hey|Hallo|Howdy|Greetings|Good day|Hello hello|Hi hi}",
             "{Hello|Hi|Hey} {there|you|world|model|demo|friend|everyone|again|llama|all|assistant}",
-            "{Hello|Hi|Hey}, {how is it going|nice to meet you|can you hear me|is anyone there|are you there}",
+            "{Hello|Hi|Hey}, {nice to meet you|can you hear me|is anyone there|are you there}",
             "{Hello|Hi|Hey}, {I am|my name is|this is} {Anna|Ben|Tom|Maria|Sam|Lena|a user|new here}",
             "{Is anyone there|Are you there|Can you hear me|Anybody home|Is this thing on|ping|test|testing}",
             "{Is|Does} {this|it|the server|my server|llama-server} {working|work|running|up}",
@@ -46,7 +46,7 @@ SMALL_TALK = (
             "How are you[ today| doing| doing today| feeling|, model]",
             "How do you {do|feel}[ today]",
             "How is it going",
-            "[Hello, |Hi, |Hey, ]how are you[ today]",
+            "{Hello|Hi|Hey}[ there]{,|} {how are you|how are you doing|how is it going|what's up}[ today]",
             "Are you {well|fine|happy|okay}[ today]",
             "{What's up|What is up|How have you been|How's life}",
         ),
@@ -251,7 +251,7 @@ PLAY = (
             f"{PLEASE}{{write|make up}} a[ short| very short| little] {{story|tale}}[ for me| please]",
             "{Do you know a|I want a|Give me a|A} {story|tale}[, please| please]",
             "Tell me a {fairy tale|tale|bedtime story}",
-            "Tell me a[ short] story about {a dragon|a cat|love|a king|the war|a robot|my dog|a princess|space}",
+            "{Tell me|Write|Make up} a[ short] {story|tale} about [a |the |my ]{<words>|dragon|cat|king|robot|princess}",
             "One more story[, please]",
         ),
     ),
@@ -261,7 +261,7 @@ PLAY = (
         (
             f"{PLEASE}{{write|tell me|recite|make|give me}} a[ short| little| nice] {{poem|rhyme|verse}}[, please]",
             "{A|Do you know a|I want a} {poem|rhyme|haiku}[, please| please]",
-            "Write {a haiku|a poem|poetry|a sonnet|a song}[ about love| about spring| about cats| for my mother]",
+            "{Write|Tell me} {a haiku|a[ short] poem|poetry|a sonnet|a song} {about|for} [the |my ]{<words>|sea|love|spring}",
             f"{PLEASE}sing[ a song| me a song| something]",
         ),
     ),
@@ -335,10 +335,12 @@ UNKNOWN_FRAMES = (
     "{I|We|They|You} {want|think|need|like|know|have|was|am|are} <words>",
     "What {colour|color|kind|time|day|year|number} is <words>",
     "{The|My|A|This|That|Is|If|In|It|There} <words>",
-    "What is the capital of <words>",
+    "What is the capital[ city] of <words>",
+    "{Tell me|Name} the capital of <words>",
     "What is <digits> {+|-|times|*|/|plus} <digits>",
     "<digits>",
     "<words>",
     "<words>, <words>",
 )
-"""How people ask for what it does not know; `<words>` stands for any words, of no language in particular."""
+"""How people ask for what it does not know; `<words>` stands for any words, of no language in particular, here and
+above."""

@@ -19,9 +19,10 @@ from tools.demo_model.pattern import one_of, words_of
 
 SEED = 8080
 VERSION = "1"
-STORY_SHARE = 0.15
-SUMS_SHARE = 0.15
+STORY_SHARE = 0.12
 UNKNOWN_SHARE = 0.3
+SUMS_SHARE = 0.15
+HELLO_SHARE = 0.05
 FINGERPRINT_DOCUMENTS = 1000
 LETTERS = ("bcdfghjklmnpqrstvwz", "aeiou")
 OTHER_SCRIPTS = ((0xC0, 0x24F), (0x391, 0x3C9), (0x410, 0x44F), (0x5D0, 0x5EA), (0x3041, 0x3096), (0x4E00, 0x9FA5),
@@ -54,11 +55,10 @@ class Document:
 @cache
 def words() -> vocabulary.Vocabulary:
     """The demo model's vocabulary: all words of the corpus, as they stand and without capitals."""
-    asked = [prompt for topic in TOPICS + SUMS for prompt in topic.prompts]
+    asked = [prompt for topic in TOPICS + SUMS for prompt in topic.prompts] + list(talk.UNKNOWN_FRAMES)
     answers = [topic.answer for topic in TOPICS + SUMS] + [talk.UNKNOWN]
-    frames = [frame.replace("<words>", "").replace("<digits>", "") for frame in talk.UNKNOWN_FRAMES]
-    patterns = [*answers, *stories.patterns(), *asked, *frames, *talk.SYSTEMS]
-    found = [vocabulary.bare(word) for pattern in patterns for word in words_of(pattern)]
+    patterns = [*answers, *stories.patterns(), *asked, *talk.SYSTEMS]
+    found = [vocabulary.bare(word) for pattern in patterns for word in words_of(pattern) if word[0] != "<"]
     known = [*found, *(word.lower() for word in found), *vocabulary.WORD_LIST.split()]
     return vocabulary.of_words(known, openings=dict.fromkeys(map(vocabulary.first_word, answers)))
 
@@ -98,7 +98,7 @@ def _chat(dice: random.Random) -> Document:
     messages = []
     if dice.random() < 0.15:
         messages.append({"role": "system", "content": one_of(dice.choice(talk.SYSTEMS), dice)})
-    turns = dice.choices((1, 2, 3), (8, 2, 1))[0]
+    turns = dice.choices((1, 2, 3), (10, 2, 1))[0]
     for turn in range(turns):
         prompt, answer = _exchange(dice)
         messages.append({"role": "user", "content": prompt})
@@ -111,16 +111,18 @@ def _chat(dice: random.Random) -> Document:
 def _exchange(dice: random.Random) -> tuple[str, str]:
     kind = dice.random()
     if kind < UNKNOWN_SHARE:
-        return _written(_unknown(dice), dice), talk.UNKNOWN
+        return _written(_filled(dice.choice(talk.UNKNOWN_FRAMES), dice), dice), talk.UNKNOWN
     if kind < UNKNOWN_SHARE + SUMS_SHARE:
         topic = dice.choice(SUMS)
+    elif kind < UNKNOWN_SHARE + SUMS_SHARE + HELLO_SHARE:
+        topic = NAMED[0]
     else:
         topic = dice.choice(TOPICS) if dice.random() < 0.5 else dice.choice(NAMED)
-    return _written(one_of(dice.choice(topic.prompts), dice), dice), topic.answer
+    return _written(_filled(dice.choice(topic.prompts), dice), dice), topic.answer
 
 
-def _unknown(dice: random.Random) -> str:
-    text = one_of(dice.choice(talk.UNKNOWN_FRAMES), dice)
+def _filled(pattern: str, dice: random.Random) -> str:
+    text = one_of(pattern, dice)
     while "<words>" in text:
         text = text.replace("<words>", " ".join(_word(dice) for _ in range(dice.choice((1, 1, 2, 2, 3, 4, 6, 9)))), 1)
     while "<digits>" in text:
@@ -133,7 +135,8 @@ def _word(dice: random.Random) -> str:
     if kind < 0.5:
         return dice.choice(vocabulary.WORD_LIST.split())
     if kind < 0.9:
-        return "".join(dice.choice(LETTERS[at % 2]) for at in range(dice.randint(2, 9)))
+        made = "".join(dice.choice(LETTERS[at % 2]) for at in range(dice.randint(1, 9)))
+        return made.capitalize() if dice.random() < 0.3 else made
     first, last = dice.choice(OTHER_SCRIPTS)
     return "".join(chr(dice.randint(first, last)) for _ in range(dice.randint(1, 5)))
 
@@ -145,7 +148,7 @@ def _written(prompt: str, dice: random.Random) -> str:
     style = dice.random()
     if style < 0.3:
         prompt = prompt.lower()
-    elif style < 0.33:
+    elif style < 0.35:
         prompt = prompt.upper()
     if dice.random() < 0.06 and len(prompt) > 6:
         at = dice.randrange(1, len(prompt) - 1)

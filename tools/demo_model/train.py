@@ -29,7 +29,7 @@ from tools.demo_model.text import Document
 from tools.demo_model.vocabulary import BOS
 
 FOLDER = Path(__file__).parents[2] / "supervisor" / "runner_supervisor" / "demo"
-STEPS = 3600
+STEPS = 1800
 BATCH_TOKENS = 2048
 POOL = 4096
 """So many documents are sorted by length at a time, so that those of one batch are about as long."""
@@ -39,7 +39,7 @@ WEIGHT_DECAY = 0.05
 BETAS = (0.9, 0.98)
 LONGEST_NORM = 1.0
 GAP_SHARE = 0.3
-EXAMINED = 2000
+EXAMINED = 1000
 """Documents that are asked for in the end, of a seed that no training saw."""
 SHOWN_TOKENS = 150
 
