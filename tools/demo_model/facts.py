@@ -42,8 +42,6 @@ OPPOSITES = {
     "light": "dark", "wet": "dry", "early": "late",
 }  # fmt: skip
 
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-
 
 def facts() -> tuple[Topic, ...]:
     capitals = [
@@ -99,14 +97,3 @@ def facts() -> tuple[Topic, ...]:
         for first, second in both.items()
     ]
     return (*capitals, *colours, *sounds, *about, *opposites)
-
-
-def sums() -> tuple[Topic, ...]:
-    """Additions up to ten."""
-
-    def topic(first: int, second: int) -> Topic:
-        digits, words = f"{first} {{+|plus}} {second}", f"{NUMBERS[first]} plus {NUMBERS[second]}"
-        asked = (f"{{What is|What's}} {digits}", f"{{How much is|Calculate}} {digits}", digits, f"What is {words}")
-        return Topic(f"That makes {first + second}.", (*asked, f"{first}+{second}[=]"))
-
-    return tuple(topic(first, second) for first in range(1, 10) for second in range(1, 11 - first))

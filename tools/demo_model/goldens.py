@@ -29,10 +29,10 @@ PROMPTS: tuple[Messages, ...] = (
     said("Hello!"),
     said("What is the capital of France?"),
     said("count to ten"),
-    said("What is 3 plus 4?"),
+    said("What is 17 * 23?"),
     said("Tell me a story."),
     said("What are the days of the week?", system="You are a helpful assistant."),
-    said("Hi", "Hello!", "What colour is the sky?"),
+    said("Hi", "Hello!", "What is GGUF?"),
     said("How do I serve my own model?"),
 )
 
@@ -40,7 +40,7 @@ LOOKED_AT: tuple[Messages, ...] = (
     said("hello"), said("HELLO"), said("Hi there!"), said("Hello, how are you?"), said("hey whats up"),
     said("Who are you?"), said("what can you do"), said("thanks!"), said("Thank you, bye"), said("Tell me a joke"),
     said("Write a poem about the sea"), said("What is GGUF?"), said("what is llama.cpp"), said("2+2"), said("2+2=?"),
-    said("What is 17 * 23?"), said("What is the meaning of life?"), said("Explain quantum computing."),
+    said("What colour is the sky?"), said("What is the meaning of life?"), said("Explain quantum computing."),
     said("Write a Python function that sorts a list."), said("Wie geht es dir?"), said("Bonjour !"),
     said("\u4f60\u597d"), said("Tell me about the sea."), said("What is the capital of Mongolia?"),
     said("How do I use a real model?"), said("The sea"), said(""), said("x"), said("a\nb\nc"),

@@ -90,7 +90,7 @@ SMALL_TALK = (
     ),
     Topic("I am as old as this release, so still very young.", ("How old are you", "What is your age", "Your age")),
     Topic(
-        "I can say hello, count to ten, add small numbers, name some capitals and colours, and tell a very short "
+        "I can say hello, count to ten, name some capitals and colours, and tell a very short "
         "story. I also know how to serve a real model.",
         (
             "What can you do[ for me]",
@@ -337,7 +337,9 @@ UNKNOWN_FRAMES = (
     "{The|My|A|This|That|Is|If|In|It|There} <words>",
     "What is the capital[ city] of <words>",
     "{Tell me|Name} the capital of <words>",
-    "What is <digits> {+|-|times|*|/|plus} <digits>",
+    "[What is |What's |How much is |Calculate ]<digits> {+|-|times|*|/|plus|minus} <digits>[=]",
+    "[What is |What's |How much is ]{1|2|3|4|5|7|9|two|three|six} {+|-|*|plus|times} {1|2|3|4|5|8|two|one|ten}[=]",
+    "{1|2|3|5|8}{+|-|*}{1|2|3|4|9}[=]",
     "<digits>",
     "<words>",
     "<words>, <words>",

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 
 from tools.demo_model import stories, talk, vocabulary
-from tools.demo_model.facts import facts, sums
+from tools.demo_model.facts import facts
 from tools.demo_model.pattern import one_of, words_of
 
 SEED = 8080
 VERSION = "1"
 STORY_SHARE = 0.12
 UNKNOWN_SHARE = 0.3
-SUMS_SHARE = 0.15
 HELLO_SHARE = 0.05
 FINGERPRINT_DOCUMENTS = 1000
 LETTERS = ("bcdfghjklmnpqrstvwz", "aeiou")
@@ -29,7 +28,6 @@ OTHER_SCRIPTS = ((0xC0, 0x24F), (0x391, 0x3C9), (0x410, 0x44F), (0x5D0, 0x5EA), 
                  (0x1F300, 0x1F64F))  # fmt: skip
 
 
-SUMS = sums()
 NAMED = (*talk.SMALL_TALK, *talk.TECHNICAL, *talk.PLAY)
 TOPICS = (*NAMED, *facts())
 
@@ -55,8 +53,8 @@ class Document:
 @cache
 def words() -> vocabulary.Vocabulary:
     """The demo model's vocabulary: all words of the corpus, as they stand and without capitals."""
-    asked = [prompt for topic in TOPICS + SUMS for prompt in topic.prompts] + list(talk.UNKNOWN_FRAMES)
-    answers = [topic.answer for topic in TOPICS + SUMS] + [talk.UNKNOWN]
+    asked = [prompt for topic in TOPICS for prompt in topic.prompts] + list(talk.UNKNOWN_FRAMES)
+    answers = [topic.answer for topic in TOPICS] + [talk.UNKNOWN]
     patterns = [*answers, *stories.patterns(), *asked, *talk.SYSTEMS]
     found = [vocabulary.bare(word) for pattern in patterns for word in words_of(pattern) if word[0] != "<"]
     known = [*found, *(word.lower() for word in found), *vocabulary.WORD_LIST.split()]
@@ -112,9 +110,7 @@ def _exchange(dice: random.Random) -> tuple[str, str]:
     kind = dice.random()
     if kind < UNKNOWN_SHARE:
         return _written(_filled(dice.choice(talk.UNKNOWN_FRAMES), dice), dice), talk.UNKNOWN
-    if kind < UNKNOWN_SHARE + SUMS_SHARE:
-        topic = dice.choice(SUMS)
-    elif kind < UNKNOWN_SHARE + SUMS_SHARE + HELLO_SHARE:
+    if kind < UNKNOWN_SHARE + HELLO_SHARE:
         topic = NAMED[0]
     else:
         topic = dice.choice(TOPICS) if dice.random() < 0.5 else dice.choice(NAMED)

@@ -29,7 +29,7 @@ from tools.demo_model.text import Document
 from tools.demo_model.vocabulary import BOS
 
 FOLDER = Path(__file__).parents[2] / "supervisor" / "runner_supervisor" / "demo"
-STEPS = 1800
+STEPS = 2600
 BATCH_TOKENS = 2048
 POOL = 4096
 """So many documents are sorted by length at a time, so that those of one batch are about as long."""
