@@ -96,6 +96,15 @@ def start(
     port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one.", show_default="8080")] = None,
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM file with the certificate chain: serve HTTPS.", show_default="plain HTTP")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM file with the certificate's private key.", show_default=False)
+    ] = None,
+    insecure_no_auth: Annotated[
+        bool, typer.Option("--insecure-no-auth", help="Without keys, let in whoever can reach the address.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Start although the model is estimated not to fit into memory.")
     ] = False,
@@ -107,6 +116,9 @@ def start(
         "host": host,
         "port": port,
         "state_dir": state_dir,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "insecure_no_auth": insecure_no_auth or None,
         "force": force or None,
         "engine_args": _flags(engine_args),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from rich.console import Console
@@ -33,8 +34,11 @@ def banner(ready: app.Ready) -> None:
         rows.append(("API key", f"{ready.new_key}  (shown this once: only its hash is kept)"))
     elif ready.needs_key:
         rows.append(("API key", _where_keys_are(ready)))
+    elif ready.open_to_all:
+        rows.append(("INSECURE", f"whoever can reach {ready.host} may use it, without a key"))
     if out.is_terminal:
-        out.print(Panel(_grid(rows), title="runner-supervisor is ready", expand=False, border_style="green"))
+        grid = _grid(rows, styles={"INSECURE": "bold red"})
+        out.print(Panel(grid, title="runner-supervisor is ready", expand=False, border_style="green"))
     else:
         out.print("runner-supervisor is ready")
         _plain(rows)
@@ -123,8 +127,9 @@ def _where_keys_are(ready: app.Ready) -> str:
 
 def _curl(ready: app.Ready) -> str:
     key = f' -H "Authorization: Bearer {ready.new_key or "$API_KEY"}"' if ready.needs_key else ""
+    trust = f" --cacert {shlex.quote(str(ready.certificate))}" if ready.certificate else ""
     body = '{"messages":[{"role":"user","content":"Hello!"}],"max_tokens":48}'
-    return f"curl {ready.address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+    return f"curl{trust} {ready.address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
 
 
 def table(heads: list[str], rows: list[list[str]]) -> None:

@@ -150,6 +150,20 @@ class Supervisor:
         """The real llama-server's process id."""
         return int(self.status()["engine"]["pid"])
 
+    def run(self, *arguments: str) -> str:
+        """What a command about it prints."""
+        command = [*COMMAND, *arguments, "--state-dir", str(self.state_dir)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def create_key(self, name: str, *options: str) -> str:
+        """A new key, which it knows of when this returns."""
+        key = self.run("keys", "create", "--name", name, *options)
+        with httpx.Client(base_url=self.url, headers={"x-api-key": key}) as client:
+            eventually(lambda: client.get("/no/such/path").status_code, lambda seen: seen != 401, timeout_s=5)
+        return key
+
     def engine(self) -> httpx.Client:
         """A client that talks to llama-server directly, past the front."""
         sockets = list(self.layout.run_dir.glob("engine-*.sock"))

@@ -239,7 +239,7 @@ class FrontProtocol(HttpToolsProtocol):
         """A piece of a request's body."""
         if isinstance(self.cycle, Relay):
             self.cycle.on_body(body)
-        else:
+        elif not self._closing:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
