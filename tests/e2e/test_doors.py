@@ -94,3 +94,14 @@ def test_given_keys_close_a_loopback_address_and_stay_out_of_the_engine(engine_b
         inherited = Path(f"/proc/{supervisor.engine_pid}/environ").read_bytes()
     assert b"secret" not in inherited
     assert b"RUNNER_" not in inherited
+
+
+def test_an_address_may_be_left_open_and_that_is_said_loudly(engine_build: Path, short_dir: Path) -> None:
+    assert engine_build.exists()
+    with Supervisor(short_dir / "state", "--host", "0.0.0.0", "--insecure-no-auth") as supervisor:
+        supervisor.wait_ready()
+        assert httpx.post(f"{supervisor.url}{COMPLETIONS}", json=PROMPT).status_code == 200
+        assert "INSECURE: whoever can reach 0.0.0.0 may use it, without a key" in supervisor.log
+        assert supervisor.banner("INSECURE") == "whoever can reach 0.0.0.0 may use it, without a key"
+        supervisor.create_key("first")
+        assert httpx.post(f"{supervisor.url}{COMPLETIONS}", json=PROMPT).status_code == 401
