@@ -127,15 +127,29 @@ def test_supervisors_share_limits_through_redis_and_keep_their_own_when_it_is_lo
         first.wait_ready()
         second.wait_ready()
         key = first.create_key("shared", "--rate", "4/h")
+        warm_up = {name: first.create_key(name, "--rate", "1000/min") for name in ("first", "second")}
         give_keys(first, second)
         with client(first, key) as one, client(second, key) as other:
             eventually(lambda: other.get("/v1/models").status_code, lambda seen: seen == 200, timeout_s=5)
+            until_shared(first, warm_up["first"], redis)
+            until_shared(second, warm_up["second"], redis)
             statuses = [each.post(COMPLETIONS, json=PROMPT).status_code for each in (one, other) * 3]
             assert statuses == [200, 200, 200, 200, 429, 429]
             redis.kill()
             assert error(one.post(COMPLETIONS, json=PROMPT))[2] == "rate_limit_requests"
             eventually(lambda: first.log, lambda log: "our own limits hold" in log, timeout_s=10)
         assert "pass-word-7" not in first.log + second.log
+
+
+def until_shared(supervisor: Supervisor, key: str, redis: RedisServer) -> None:
+    """Ask until Redis is asked, too, and hears of a key: it is connected to in the background."""
+
+    def known() -> int:
+        return sum(name.endswith(":use") for name in redis.keys())
+
+    before = known()
+    with client(supervisor, key) as mine:
+        eventually(lambda: (mine.post("/tokenize", json={}), known())[1], lambda now: now > before, timeout_s=10)
 
 
 def give_keys(giver: Supervisor, taker: Supervisor) -> None:

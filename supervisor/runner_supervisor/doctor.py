@@ -1,0 +1,179 @@
+"""What `runner-supervisor check` finds: each thing that a start needs, whether it is there, and what to do if not.
+
+Nothing is started or changed. What only the builder can see (compilers, toolkits, drivers, the build in use) comes
+from its `toolchain` and `build --check` commands.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from runner_supervisor.engine.sizing import Sizing, mib
+from runner_supervisor.errors import NotRunningError, RunnerError
+from runner_supervisor.front.server import bind_tcp
+from runner_supervisor.front.tls import Certificate
+from runner_supervisor.layout import Layout
+from runner_supervisor.planning import model_of
+from runner_supervisor.remote import Remote
+from runner_supervisor.settings import Settings
+
+OLDEST_PYTHON = (3, 11)
+GIB = 1024**3
+LOGS_BYTES = GIB
+"""Logs take up to 150 MiB; a disk that has no more than this left fills up by other means soon."""
+
+BUILD_BYTES = 2 * GIB
+"""Source, objects and binary of a build for the CPU, with some room."""
+
+OPEN_FILES = 4096
+"""Two for each request at work, and some."""
+
+
+class Level(StrEnum):
+    """How it stands: a start works, works but less well than it might, or does not work."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at: what was found, and, unless all is well, what to do."""
+
+    what: str
+    level: Level
+    found: str
+    advice: str = ""
+
+
+def failure(what: str, error: Exception) -> Finding:
+    """What an error says: what happened before the first semicolon, what to do behind it."""
+    found, _, advice = str(error).partition("; ")
+    return Finding(what, Level.FAIL, found, advice)
+
+
+def machine() -> Iterator[Finding]:
+    """Python, and how many files may be open."""
+    version = platform.python_version()
+    if sys.version_info < OLDEST_PYTHON:
+        yield Finding("Python", Level.FAIL, version, "install Python 3.11 or newer")
+    else:
+        yield Finding("Python", Level.OK, version)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < OPEN_FILES:
+        advice = f"raise the hard limit (ulimit -Hn, LimitNOFILE) to {OPEN_FILES} or more: each request takes two"
+        yield Finding("open files", Level.WARN, str(most), advice)
+    else:
+        yield Finding("open files", Level.OK, "no limit" if most == resource.RLIM_INFINITY else str(most))
+
+
+def service(settings: Settings, layout: Layout) -> Iterator[Finding]:
+    """Keys, certificate, address and state folder."""
+    try:
+        given = len(settings.given_keys())
+    except RunnerError as error:
+        yield failure("keys", error)
+    else:
+        yield Finding("keys", Level.OK, _keys(settings, layout, given))
+    if settings.tls_cert and settings.tls_key:
+        try:
+            Certificate(settings.tls_cert, settings.tls_key)
+        except RunnerError as error:
+            yield failure("certificate", error)
+        else:
+            yield Finding("certificate", Level.OK, str(settings.tls_cert))
+    yield _address(settings, layout)
+    yield _disk("disk for logs", settings.state_dir, LOGS_BYTES, "make room, or name another folder with --state-dir")
+
+
+def model(settings: Settings, sizing: Sizing | RunnerError) -> Iterator[Finding]:
+    """The model file, and the memory it takes. `sizing`: what was found, or why that could not be found out."""
+    path = model_of(settings)
+    if isinstance(sizing, RunnerError):
+        yield failure("model", sizing)
+        return
+    yield Finding("model", Level.OK, f"{path}, {mib(path.stat().st_size)}")
+    try:
+        sizing.require()
+    except RunnerError as error:
+        yield failure("memory", error)
+    else:
+        needed, free = sizing.fit.estimate.working_bytes, sizing.free
+        yield Finding("memory", Level.OK, f"{mib(needed)} needed, {mib(free.host_bytes)} of {free.host_limit} free")
+
+
+def builds(cache: Path, toolchain: Mapping[str, Any], in_use: str | RunnerError) -> Iterator[Finding]:
+    """llama-server, or what is needed to build it.
+
+    Args:
+        cache: the builder's folder.
+        toolchain: what the builder found.
+        in_use: the backend of the build in use; or why there is none, or it cannot be used.
+    """
+    can_build: Mapping[str, Any] = toolchain["backends"]["cpu"]
+    has_build = isinstance(in_use, str)
+    if isinstance(in_use, str):
+        yield Finding("llama-server", Level.OK, f"built for {in_use}")
+    elif can_build["can_build"]:
+        yield Finding("llama-server", Level.WARN, str(in_use).partition("; ")[0], "the next start builds it")
+    else:
+        yield Finding("llama-server", Level.FAIL, str(in_use).partition("; ")[0], can_build["why"])
+    for name, what in toolchain["found"].items():
+        if what["present"]:
+            yield Finding(
+                name, Level.OK, what.get("description") or what.get("version") or what.get("path") or "there"
+            )
+        elif name in NEEDED_TO_BUILD:
+            found, _, advice = what["why"].partition("; ")
+            yield Finding(name, Level.WARN if has_build else Level.FAIL, found, advice)
+    chosen = toolchain["auto"]
+    if isinstance(in_use, str) and in_use == "cpu" != chosen["backend"]:
+        advice = f"`runner-supervisor build --backend {chosen['backend']}` uses it"
+        yield Finding("GPU", Level.WARN, f"{chosen['reason']}, and llama-server is built for the CPU", advice)
+    if not has_build:
+        yield _disk("disk for a build", cache, BUILD_BYTES, "make room, or name another folder with RUNNER_CACHE_DIR")
+
+
+NEEDED_TO_BUILD = frozenset({"compilers", "cmake", "ninja"})
+
+
+def _keys(settings: Settings, layout: Layout, given: int) -> str:
+    if given:
+        return f"{given} given in {' and '.join(settings.keys_given_in)}"
+    if layout.keys.exists():
+        return f"in {layout.keys}"
+    if settings.on_loopback:
+        return "none, and none needed on a loopback address"
+    return "none needed, as insecure_no_auth says" if settings.insecure_no_auth else "none yet: the start makes one"
+
+
+def _address(settings: Settings, layout: Layout) -> Finding:
+    try:
+        running = Remote(layout).status()
+    except NotRunningError:
+        pass
+    except RunnerError as error:
+        return failure("address", error)
+    else:
+        return Finding("address", Level.OK, f"{running['address']}, served by process {running['pid']}")
+    try:
+        bind_tcp(settings.host, settings.port).close()
+    except RunnerError as error:
+        return failure("address", error)
+    return Finding("address", Level.OK, f"{settings.host}:{settings.port} is free")
+
+
+def _disk(what: str, folder: Path, needed_bytes: int, advice: str) -> Finding:
+    present = next(each for each in (folder, *folder.parents) if each.exists())
+    free_bytes = shutil.disk_usage(present).free
+    found = f"{mib(free_bytes)} free at {folder}"
+    return Finding(what, Level.OK, found) if free_bytes >= needed_bytes else Finding(what, Level.WARN, found, advice)
