@@ -145,7 +145,7 @@ def until_shared(supervisor: Supervisor, key: str, redis: RedisServer) -> None:
     """Ask until Redis is asked, too, and hears of a key: it is connected to in the background."""
 
     def known() -> int:
-        return sum(name.endswith(":use") for name in redis.keys())
+        return sum(name.endswith(":use") for name in redis.records())
 
     before = known()
     with client(supervisor, key) as mine:
