@@ -15,15 +15,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from runner_builders import builds_cli, vendor_cli
 from runner_builders.backends import BACKENDS
-from runner_builders.build import Request, build, plan_for, prebuilt, reusable
-from runner_builders.cache import default_cache
+from runner_builders.build import Request, build, plan_for, reusable
+from runner_builders.cache import Cache, default_cache
 from runner_builders.errors import BuilderError, CompileError
+from runner_builders.manifest import Manifest, damage
 from runner_builders.patches import fingerprints
 from runner_builders.pin import Pin, read_pin
+from runner_builders.prebuilt import prebuilt
 from runner_builders.progress import BarReporter, JsonReporter, PlainReporter, Reporter
+from runner_builders.verify import Goldens, read_goldens
 
 commands = typer.Typer(help="Builds llama-server for this machine.", pretty_exceptions_enable=False)
+commands.add_typer(vendor_cli.commands)
+commands.add_typer(builds_cli.commands, name="builds")
 err = Console(stderr=True, soft_wrap=True)
 
 
@@ -64,6 +70,12 @@ def build_command(
     present: Annotated[
         bool, typer.Option("--present", help="Take the build in use, whatever it is, and build nothing.")
     ] = False,
+    checking: Annotated[
+        bool, typer.Option("--check", help="See whether the build in use is what was built; exit code 1 if not.")
+    ] = False,
+    verify_with: Annotated[
+        Path | None, typer.Option(help="Folder with golden prompts and their model.", show_default="the demo model's")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and build nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print events, or the plan, as JSON.")] = False,
     print_manifest: Annotated[
@@ -79,24 +91,62 @@ def build_command(
         _print_plan(request, pin, as_json=as_json)
         return
     cache = default_cache()
+    if checking:
+        _check(cache, as_json=as_json)
+        return
+    goldens = read_goldens(verify_with) if verify_with else None
     directory = os.environ.get("LLAMA_CPP_DIR")
     if directory:
-        manifest: Path | None = prebuilt(Path(directory), cache=cache)
+        manifest: Path | None = prebuilt(Path(directory), goldens=goldens, cache=cache, say=_warn)
     elif present:
-        if (used := cache.current()) is None:
-            raise BuilderError("no build is in use; run `runner-supervisor build`")
-        manifest = used[0]
+        manifest = _current(cache)[0]
     else:
         manifest = reusable(cache, pin) if reuse else None
         if manifest is None:
             with _reporter(as_json=as_json) as reporter:
-                manifest = build(request, pin=pin, cache=cache, reporter=reporter)
+                manifest = build(request, pin=pin, goldens=_require(goldens), cache=cache, reporter=reporter)
     if print_manifest:
         print(manifest)
     elif as_json:
         print(json.dumps({"event": "done", "manifest": str(manifest)}))
     else:
         print(f"llama-server is ready: {manifest}")
+
+
+def _current(cache: Cache) -> tuple[Path, Manifest]:
+    used = cache.current()
+    if used is None:
+        raise BuilderError("no build is in use; run `runner-supervisor build`")
+    return used
+
+
+def _check(cache: Cache, *, as_json: bool) -> None:
+    if os.environ.get("LLAMA_CPP_DIR"):
+        raise BuilderError("what LLAMA_CPP_DIR names was built elsewhere: there is no record to check it against")
+    path, manifest = _current(cache)
+    found = damage(path.parent, manifest)
+    if as_json:
+        print(json.dumps({"manifest": str(path), "files": len(manifest.files), "damage": found}))
+    if found:
+        raise BuilderError(
+            f"the build in {path.parent} is not what was built: {'; '.join(found)}; find out who or what changed it, "
+            "then make it again with `runner-supervisor build`"
+        )
+    if not as_json:
+        print(f"all is as it was built, {len(manifest.files)} files: {path}")
+
+
+def _require(goldens: Goldens | None) -> Goldens:
+    if goldens is None:
+        raise BuilderError(
+            "nothing is installed that has not answered golden prompts; name a folder of them with --verify-with, "
+            "or run `runner-supervisor build`, which has one"
+        )
+    return goldens
+
+
+def _warn(text: str) -> None:
+    err.print(Text(text))
 
 
 def _reporter(*, as_json: bool) -> Reporter:

@@ -26,9 +26,7 @@ COMMIT = "0c1e57098bba43ac29e6e3b677cdceebdd22334f"
 PIN = Pin(
     commit=COMMIT,
     git="https://example.org/llama.cpp",
-    sdist_requirement="tree==1.0",
-    sdist_sha256="0" * 64,
-    sdist_subdirectory="vendor/llama.cpp",
+    sdist=None,
     patches=(Patch("0001-first", b"--- a/x\n"),),
 )
 
