@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -138,19 +139,19 @@ def verify(
 def ask(binary: Path, goldens: Goldens) -> str | None:
     """Serve the model on a private socket and ask it all; None when all answers are right, else why not."""
     with tempfile.TemporaryDirectory(prefix="rs-verify-") as name:  # for us alone (0700)
-        socket, log = Path(name) / "engine.sock", Path(name) / "engine.log"
+        address, log = Path(name) / "engine.sock", Path(name) / "engine.log"
         command = [
-            *(str(binary), "--model", str(goldens.model), "--host", str(socket), "--port", "8080"),
+            *(str(binary), "--model", str(goldens.model), "--host", str(address), "--port", "8080"),
             *("--parallel", "1", "--ctx-size", "2048", "--n-gpu-layers", "999"),
         ]
         with (
             running(command, log=log, environment=_environment()) as exit_code,
             httpx.Client(
-                transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://engine", timeout=ANSWER_TIMEOUT_S
+                transport=httpx.HTTPTransport(uds=str(address)), base_url="http://engine", timeout=ANSWER_TIMEOUT_S
             ) as client,
         ):
             try:
-                failed = _wait_until_loaded(client, exit_code)
+                failed = _wait_until_loaded(client, address, exit_code)
                 if failed:
                     return f"{failed} («{_last_line(log)}»)"
                 answers = ((golden, _answer(client, golden)) for golden in goldens.prompts)
@@ -163,18 +164,21 @@ def ask(binary: Path, goldens: Goldens) -> str | None:
     return None
 
 
-def _wait_until_loaded(client: httpx.Client, exit_code: Callable[[], int | None]) -> str | None:
+def _wait_until_loaded(client: httpx.Client, socket_path: Path, exit_code: Callable[[], int | None]) -> str | None:
     deadline = time.monotonic() + LOAD_TIMEOUT_S
     while time.monotonic() < deadline:
         if exit_code() is not None:
             return f"ended with code {exit_code()} when it should serve the demo model"
-        try:
-            if client.get("/health").status_code == httpx.codes.OK:
-                return None
-        except httpx.TransportError:
-            pass  # it does not listen yet
+        if _listens(socket_path) and client.get("/health").status_code == httpx.codes.OK:
+            return None
         time.sleep(POLL_S)
     return f"did not load the demo model within {LOAD_TIMEOUT_S:.0f} s"
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody listens there. httpx would leave a socket open for each time that nobody does."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def _answer(client: httpx.Client, golden: Golden) -> str:
