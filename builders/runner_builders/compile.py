@@ -62,7 +62,7 @@ def compile_server(
         build = [str(toolchain.cmake), "--build", str(out), "--target", TARGET, "--parallel", str(jobs)]
         outcome = run(build, timeout_s=COMPILE_TIMEOUT_S, environment=environment, on_line=keep)
         _check(outcome, "llama-server did not compile", log)
-    return out / "bin" / TARGET
+    return out / "bin" / f"{TARGET}{toolchain.host.executable_suffix}"
 
 
 def _copy(source: Path, tree: Path) -> None:

@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 FILE_NAME = "manifest.json"
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One build. `binary` is relative to the manifest's folder (or absolute for a prebuilt one)."""
+    """One build. `binary` is relative to the manifest's folder (or absolute for a prebuilt one).
+
+    `asked` are those of the options that somebody asked for.
+    """
 
     binary: str
     sha256: str
@@ -22,6 +25,7 @@ class Manifest:
     patches: dict[str, str]
     origin: str
     options: dict[str, str]
+    asked: dict[str, str]
     compiler: str
     cpu: str
     version: str
