@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runner_builders.toolchain import Driver, Missing, Toolchain
+from runner_builders.toolchain.values import Driver, Missing, Toolchain
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from runner_builders.auto import choose_backend
 from runner_builders.backends import BACKENDS
 from runner_builders.cache import Cache
 from runner_builders.compile import compile_server
-from runner_builders.cuda_libs import fetch
 from runner_builders.errors import BuilderError, PrebuiltError, ToolchainError
 from runner_builders.finish import finish
 from runner_builders.manifest import FILE_NAME, Manifest, sha256_of
@@ -29,6 +28,7 @@ from runner_builders.progress import Reporter
 from runner_builders.run import run
 from runner_builders.source import Source, find_source
 from runner_builders.toolchain import Toolchain, cpu_identity, detect
+from runner_builders.wheels import fetch
 
 AUTO = "auto"
 START_TIMEOUT_S = 60.0

@@ -12,7 +12,7 @@ from typing import Protocol
 from runner_builders.errors import BuilderError
 from runner_builders.patches import Patch
 from runner_builders.pin import Pin
-from runner_builders.toolchain import Host, Tool, Toolchain, require
+from runner_builders.toolchain.values import Host, Tool, Toolchain, require
 
 KEY_CHARACTERS = 16
 OPTION = re.compile(r"(?P<name>(GGML_|LLAMA_|CMAKE_|CUDA)\w*)=(?P<value>.*)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner_builders.errors import BuilderError
 from runner_builders.plan import Option, Share, Wishes
-from runner_builders.toolchain import Host, Toolchain
+from runner_builders.toolchain.values import Host, Toolchain
 
 DEVICE = ""
 JOB_BYTES = 600_000_000

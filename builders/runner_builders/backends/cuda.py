@@ -6,11 +6,10 @@ import re
 from collections.abc import Mapping
 
 from runner_builders.backends import cpu
-from runner_builders.cuda_libs import choose
+from runner_builders.backends.cublas import choose
 from runner_builders.errors import BuilderError, ToolchainError
 from runner_builders.plan import Option, Share, Wishes
-from runner_builders.toolchain import Compilers, Cuda, Driver, Missing, Toolchain, require
-from runner_builders.toolchain.values import Version, dotted
+from runner_builders.toolchain.values import Compilers, Cuda, Driver, Missing, Toolchain, Version, dotted, require
 
 DEVICE = "CUDA"
 JOB_BYTES = 750_000_000

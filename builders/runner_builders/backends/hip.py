@@ -7,7 +7,7 @@ import re
 from runner_builders.backends import cpu
 from runner_builders.errors import BuilderError
 from runner_builders.plan import Option, Share, Wishes
-from runner_builders.toolchain import Toolchain, require
+from runner_builders.toolchain.values import Toolchain, require
 
 DEVICE = "ROCm"
 JOB_BYTES = 750_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runner_builders.backends import cpu
 from runner_builders.plan import Option, Share, Wishes
-from runner_builders.toolchain import Toolchain, require
+from runner_builders.toolchain.values import Toolchain, require
 
 DEVICE = "Vulkan"
 JOB_BYTES = 600_000_000

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from runner_builders.cuda_libs import RELEASES, fetch
+from runner_builders.backends.cublas import RELEASES
 from runner_builders.errors import BuilderError
 from runner_builders.plan import Wheel
+from runner_builders.wheels import fetch
 
 REQUIREMENT = RELEASES[13].requirement
 NAME, _, VERSION = REQUIREMENT.partition("==")

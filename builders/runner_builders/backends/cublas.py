@@ -1,23 +1,14 @@
-"""cuBLAS: from the toolkit, else from the package index, in the cache; and how the binary finds it at run time."""
+"""cuBLAS: from the toolkit or from the package index, and how the binary finds it at run time."""
 
 from __future__ import annotations
 
-import sys
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
-from runner_builders.errors import BuilderError, ToolchainError
+from runner_builders.errors import ToolchainError
 from runner_builders.plan import Option, Wheel, beside, rpath
-from runner_builders.run import run
-from runner_builders.source import Say
-from runner_builders.toolchain import Cuda, Host
-from runner_builders.toolchain.values import dotted
+from runner_builders.toolchain.values import Cuda, Host, dotted
 
-DOWNLOAD_TIMEOUT_S = 1800.0
 LIBRARIES = ("cublas", "cublasLt")
 
 
@@ -86,52 +77,3 @@ def _from_wheel(cuda: Cuda, host: Host, folder: Path) -> Libraries:
 def _sonames(folder: Path, cuda: Cuda) -> tuple[str, ...]:
     """The files that a binary asks for at run time."""
     return tuple(str(folder / f"lib{name}.so.{cuda.version[0]}") for name in LIBRARIES)
-
-
-def fetch(wheel: Wheel, *, say: Say) -> None:
-    """Download a wheel, unless it is there, and unpack it whole or not at all.
-
-    pip has it from the index with this machine's own settings, and checks it against the index's hash.
-
-    Raises:
-        BuilderError: it cannot be had, or there is no room for it.
-    """
-    wheel.folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{wheel.folder}.lock", timeout=DOWNLOAD_TIMEOUT_S):
-        if wheel.folder.exists():
-            return
-        say(f"fetching {wheel.requirement} from the package index")
-        with tempfile.TemporaryDirectory(dir=wheel.folder.parent, prefix="fetch-") as name:
-            try:
-                _unpack(_download(wheel.requirement, Path(name)), Path(name, "tree"))
-                Path(name, "tree").rename(wheel.folder)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise BuilderError(f"cannot unpack {wheel.requirement}: {error}; make room in the cache") from None
-
-
-def _download(requirement: str, folder: Path) -> Path:
-    outcome = run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"),
-            *("--dest", str(folder), requirement),
-        ],
-        timeout_s=DOWNLOAD_TIMEOUT_S,
-    )
-    wheels = list(folder.glob("*.whl"))
-    if not outcome.ok or len(wheels) != 1:
-        why = "it took too long" if outcome.timed_out else outcome.last
-        raise BuilderError(
-            f"cannot fetch {requirement}: pip said «{why}»; check the network, or install the toolkit's cuBLAS "
-            "and use --cuda-libs toolkit"
-        )
-    return wheels[0]
-
-
-def _unpack(wheel: Path, tree: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tree)
-    wheel.unlink()
-    for library in tree.rglob("lib*.so.*"):
-        link = library.with_name(library.name.partition(".so")[0] + ".so")
-        link.unlink(missing_ok=True)
-        link.symlink_to(library.name)  # the linker asks for the name without a version
