@@ -42,7 +42,7 @@ def choose(cuda: Cuda, host: Host, *, wanted: str, portable: bool, folder: Path)
         ToolchainError: it cannot come from there.
     """
     if wanted == "wheel" or (wanted == "auto" and cuda.cublas is None):
-        return _from_wheel(cuda, host, folder)
+        return _from_wheel(cuda, host, folder, portable=portable)
     if cuda.cublas is None:
         raise ToolchainError(
             f"the CUDA toolkit in {cuda.root} has no cuBLAS for development; install it (`apt install "
@@ -55,7 +55,7 @@ def choose(cuda: Cuda, host: Host, *, wanted: str, portable: bool, folder: Path)
     return Libraries(options=rpath(str(cuda.cublas.parent), "cuBLAS stays where the toolkit has it"))
 
 
-def _from_wheel(cuda: Cuda, host: Host, folder: Path) -> Libraries:
+def _from_wheel(cuda: Cuda, host: Host, folder: Path, *, portable: bool) -> Libraries:
     release = RELEASES.get(cuda.version[0])
     if release is None or host.system != "linux":
         raise ToolchainError(
@@ -68,7 +68,7 @@ def _from_wheel(cuda: Cuda, host: Host, folder: Path) -> Libraries:
     options = [Option("CMAKE_CUDA_FLAGS", f"-I{inside / 'include'}", f"headers of {reason}")]
     options += [Option(f"CUDA_{name}_LIBRARY", str(inside / "lib" / f"lib{name}.so"), reason) for name in LIBRARIES]
     return Libraries(
-        options=(*options, *beside(host)),
+        options=(*options, *(() if portable else beside(host))),
         wheels=(wheel,),
         bundled=_sonames(inside / "lib", cuda),
     )

@@ -61,6 +61,7 @@ def cases() -> dict[str, Case]:
         },
         "linux-cuda-13-no-gpu": (replace(LINUX, cuda=cuda(13, 0, cublas=False)), "cuda", NO_WISHES),
         "linux-cuda-13-portable": (with_gpu(RTX_5090, toolkit=cuda(13, 0)), "cuda", PORTABLE),
+        "linux-cuda-13-portable-wheel": (replace(LINUX, cuda=cuda(13, 0, cublas=False)), "cuda", PORTABLE),
         "linux-cuda-13-pascal": (with_gpu(GTX_1080, toolkit=cuda(13, 0)), "auto", NO_WISHES),
         "linux-cuda-12.4-sm_120": (with_gpu(RTX_5090, toolkit=cuda(12, 4)), "auto", NO_WISHES),
         "linux-cuda-12-gcc-15": (
