@@ -60,13 +60,14 @@ class Share:
     """A backend's part of a plan.
 
     Its options; whether this machine is known to have such a device; the wheels it needs; the libraries (globs)
-    that go beside the binary; and what else of the machine goes into the build.
+    that go beside the binary; the language beside C and C++ that it is compiled from, and with what.
     """
 
     options: tuple[Option, ...]
     device_present: bool = False
     wheels: tuple[Wheel, ...] = ()
     bundled: tuple[str, ...] = ()
+    language: str = ""
     toolkit: str = ""
 
 
@@ -221,7 +222,7 @@ def make_plan(*, name: str, backend: Backend, pin: Pin, toolchain: Toolchain, wi
         commit=pin.commit,
         patches=pin.patches,
         options=options,
-        launchers=_launchers(toolchain.tools.launcher, cuda=bool(share.toolkit)),
+        launchers=_launchers(toolchain.tools.launcher, share.language),
         compiler=", ".join(filter(None, (compilers.description, share.toolkit))),
         compiler_paths=(str(compilers.cc), str(compilers.cxx)),
         cpu=host.cpu if native else host.machine,
@@ -244,12 +245,12 @@ def with_asked(ours: tuple[Option, ...], asked: tuple[tuple[str, str], ...]) -> 
     return (*kept, *(Option(name, value, ASKED) for name, value in values.items()))
 
 
-def _launchers(tool: Tool | None, *, cuda: bool) -> tuple[Option, ...]:
+def _launchers(tool: Tool | None, language: str) -> tuple[Option, ...]:
     if tool is None:
         return ()
-    languages = ("C", "CXX", "CUDA") if cuda else ("C", "CXX")
     reason = f"{tool.path.stem} {tool.version} keeps what was compiled before"
-    return tuple(Option(f"CMAKE_{language}_COMPILER_LAUNCHER", str(tool.path), reason) for language in languages)
+    names = (f"CMAKE_{each}_COMPILER_LAUNCHER" for each in ("C", "CXX", language) if each)
+    return tuple(Option(name, str(tool.path), reason) for name in names)
 
 
 def jobs_for(host: Host, job_bytes: int) -> int:

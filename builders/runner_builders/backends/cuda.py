@@ -59,6 +59,7 @@ def share(toolchain: Toolchain, wishes: Wishes) -> Share:
         device_present=isinstance(toolchain.driver, Driver) and bool(toolchain.driver.gpus),
         wheels=libraries.wheels,
         bundled=libraries.bundled,
+        language="CUDA",
         toolkit=f"nvcc {dotted(cuda.version)}",
     )
 

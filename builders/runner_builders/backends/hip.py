@@ -28,5 +28,6 @@ def share(toolchain: Toolchain, wishes: Wishes) -> Share:
             *targets,
             *cpu.processor(toolchain.host, (), wishes),
         ),
+        language="HIP",
         toolkit=f"hipcc {hipcc.version}",
     )
