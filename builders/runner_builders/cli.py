@@ -6,25 +6,25 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from runner_builders import builds_cli, vendor_cli
 from runner_builders.backends import BACKENDS
-from runner_builders.build import Request, build, plan_for, reusable
+from runner_builders.build import AUTO, Request, build, plan_for, reusable
 from runner_builders.cache import Cache, default_cache
 from runner_builders.errors import BuilderError, CompileError
 from runner_builders.manifest import Manifest, damage
-from runner_builders.patches import fingerprints
-from runner_builders.pin import Pin, read_pin
+from runner_builders.pin import read_pin
+from runner_builders.plan import CUDA_LIBS, Wishes, parse_options
 from runner_builders.prebuilt import prebuilt
 from runner_builders.progress import BarReporter, JsonReporter, PlainReporter, Reporter
+from runner_builders.report import print_plan, print_report, report
+from runner_builders.toolchain import detect
 from runner_builders.verify import Goldens, read_goldens
 
 commands = typer.Typer(help="Builds llama-server for this machine.", pretty_exceptions_enable=False)
@@ -57,12 +57,23 @@ def root() -> None:
 @commands.command("build")
 def build_command(
     *,
-    backend: Annotated[str, typer.Option(help=f"What to compute on: {', '.join(BACKENDS)}.")] = "cpu",
+    backend: Annotated[str, typer.Option(help=f"What to compute on: {', '.join((AUTO, *BACKENDS))}.")] = AUTO,
+    arch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="GPU architectures (sm_90), or a kind of processor (x86-64-v3).", show_default="this machine"
+        ),
+    ] = None,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="Build for every processor, to be copied around.")
+    ] = False,
+    option: Annotated[list[str] | None, typer.Option(help="A CMake option, NAME=VALUE; it wins over ours.")] = None,
+    cuda_libs: Annotated[str, typer.Option(help=f"Where cuBLAS comes from: {', '.join(CUDA_LIBS)}.")] = "auto",
     source: Annotated[
         Path | None, typer.Option(help="llama.cpp source folder.", show_default="found or fetched")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Compile jobs at once.", show_default="one per processor")
+        int | None, typer.Option(min=1, help="Compile jobs at once.", show_default="what processors and memory bear")
     ] = None,
     reuse: Annotated[
         bool, typer.Option("--reuse", help="Take the build in use if it is at the pin and for this machine.")
@@ -83,14 +94,20 @@ def build_command(
     ] = False,
 ) -> None:
     """Build llama-server at the pinned commit, unless it is built, and make it the one that `start` uses."""
-    if backend not in BACKENDS:
-        raise BuilderError(f"unknown backend {backend}; choose one of: {', '.join(BACKENDS)}")
-    request = Request(backend=backend, source=source, jobs=jobs)
+    _check_choice("backend", backend, (AUTO, *BACKENDS))
+    _check_choice("source of cuBLAS", cuda_libs, CUDA_LIBS)
+    wishes = Wishes(
+        arch=tuple(name for text in arch or () for name in text.split(",")),
+        portable=portable,
+        options=parse_options(option or []),
+        cuda_libs=cuda_libs,
+    )
+    request = Request(backend=backend, source=source, jobs=jobs, wishes=wishes)
     pin = read_pin()
-    if dry_run:
-        _print_plan(request, pin, as_json=as_json)
-        return
     cache = default_cache()
+    if dry_run:
+        print_plan(plan_for(request, pin, cache), as_json=as_json)
+        return
     if checking:
         _check(cache, as_json=as_json)
         return
@@ -155,15 +172,12 @@ def _reporter(*, as_json: bool) -> Reporter:
     return BarReporter(err) if err.is_terminal else PlainReporter()
 
 
-def _print_plan(request: Request, pin: Pin, *, as_json: bool) -> None:
-    plan, _ = plan_for(request, pin)
-    if as_json:
-        print(json.dumps(asdict(plan) | {"key": plan.key, "patches": fingerprints(plan.patches)}, indent=2))
-        return
-    table = Table("option", "value", "reason", title=f"{plan.backend} build {plan.key} of {plan.commit[:12]}")
-    for option in plan.options:
-        table.add_row(option.name, option.value, option.reason)
-    console = Console(soft_wrap=True)
-    console.print(table)
-    for patch in plan.patches:
-        console.print(f"patch {patch.name}", highlight=False)
+def _check_choice(what: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise BuilderError(f"unknown {what} {given}; choose one of: {', '.join(known)}")
+
+
+@commands.command("toolchain")
+def toolchain_command(*, as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
+    """What this machine has to build with, and for each backend whether it can be built, or what to do."""
+    print_report(report(detect(), read_pin()), as_json=as_json)

@@ -27,7 +27,8 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One build. `files` maps each file to its SHA-256; `binary` is one of them, and the one to run.
+    """One build. `files` maps each file to its SHA-256; `binary` is the one of them to run. `asked` are those of the
+    options that somebody asked for.
 
     Names are relative to the manifest's folder, which holds nothing else (but the SBOM), or absolute for a prebuilt
     llama-server.
@@ -40,6 +41,7 @@ class Manifest:
     patches: dict[str, str]
     origin: str
     options: dict[str, str]
+    asked: dict[str, str]
     compiler: str
     cpu: str
     verified: Verified

@@ -45,6 +45,7 @@ def prebuilt(directory: Path, *, goldens: Goldens | None, cache: Cache, say: Cal
         patches={},
         origin="LLAMA_CPP_DIR",
         options={},
+        asked={},
         compiler="unknown",
         cpu=cpu_identity(),
         verified=Verified(

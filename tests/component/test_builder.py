@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import filelock
@@ -46,9 +47,52 @@ def test_a_build_with_other_options_is_not_reused(tree: Tree) -> None:
     built = Path(first.stdout.strip()).parent
     other = built.rename(built.with_name("other")) / "manifest.json"
     manifest = json.loads(other.read_text())
-    other.write_text(json.dumps(manifest | {"options": manifest["options"] | {"GGML_NATIVE": "OFF"}}))
+    other.write_text(json.dumps(manifest | {"options": manifest["options"] | {"GGML_OPENMP": "ON"}}))
     (tree.cache / "current.json").write_text('{"key": "other"}')
     assert tree.build("--reuse", "--print-manifest").stdout == first.stdout
+
+
+def test_an_option_that_was_asked_for_wins_and_outlives_the_asking(tree: Tree) -> None:
+    built = tree.build("--option", "GGML_OPENMP=ON", "--option", "GGML_LTO=ON", "--print-manifest").stdout
+    manifest = json.loads(Path(built.strip()).read_text())
+    assert manifest["asked"] == {"GGML_OPENMP": "ON", "GGML_LTO": "ON"}
+    assert manifest["asked"].items() <= manifest["options"].items()
+    assert tree.build("--reuse", "--print-manifest").stdout == built
+
+
+def test_a_portable_build_is_a_folder_that_can_be_moved(tree: Tree, tmp_path: Path) -> None:
+    (tree.source / "CMakeLists.txt").write_text(
+        CMAKE + "add_library(part part.c)\ntarget_link_libraries(llama-server part)\n"
+        "set_target_properties(part PROPERTIES VERSION 1.2 LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)\n"
+    )
+    (tree.source / "part.c").write_text('const char *part(void) { return "version: of parts"; }\n')
+    tree.write(
+        SERVER.replace("int main", "const char *part(void);\nint main").replace("puts(VERSION)", "puts(part())")
+    )
+    built = tree.built("--portable")
+    assert set(json.loads((built / "manifest.json").read_text())["files"]) == {"llama-server", "libpart.so"}
+    assert {path.name for path in built.iterdir()} >= {"llama-server", "libpart.so"}
+    assert not [path for path in built.iterdir() if path.is_symlink()]
+    moved = built.rename(tmp_path / "moved")
+    command = [moved / "llama-server", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    assert said.stdout == "version: of parts\n"
+
+
+def test_a_compiler_cache_speeds_up_a_build_and_leaves_its_key(tree: Tree, tmp_path: Path) -> None:
+    plain = json.loads(tree.build("--dry-run", "--json").stdout)
+    calls = tmp_path / "calls"
+    ccache = tmp_path / "bin" / "ccache"
+    ccache.parent.mkdir()
+    ccache.write_text(f'#!/bin/sh\necho "$*" >> {calls}\n[ "$1" = --version ] && echo 4.7.5 || exec "$@"\n')
+    ccache.chmod(0o755)
+    path = f"{ccache.parent}:{os.environ['PATH']}"
+    done = tree.build("--print-manifest", PATH=path)
+    assert done.returncode == 0, done.stderr
+    assert "main.c" in calls.read_text()
+    manifest = Path(done.stdout.strip())
+    assert manifest.parent.name == plain["key"]
+    assert "LAUNCHER" not in manifest.read_text()
 
 
 def test_patches_go_into_the_build_and_its_manifest_but_not_into_the_source(tree: Tree) -> None:
@@ -129,18 +173,6 @@ def test_golden_prompts_for_another_model_are_refused(tree: Tree) -> None:
     assert "error: cannot read the golden prompts in" in tree.build().stderr
 
 
-def test_libraries_beside_the_binary_are_part_of_the_build(tree: Tree) -> None:
-    lines = "add_library(ggml SHARED ggml.c)\ntarget_link_libraries(llama-server ggml)\n"
-    lines += "set_target_properties(ggml PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)\n"
-    lines += "set_target_properties(llama-server PROPERTIES BUILD_RPATH $ORIGIN)\n"
-    (tree.source / "CMakeLists.txt").write_text(CMAKE + lines)
-    (tree.source / "ggml.c").write_text("int ggml(void) { return 1; }\n")
-    tree.write(SERVER.replace("return 127", "extern int ggml(void); return ggml()"))
-    built = tree.built()
-    assert set(json.loads((built / "manifest.json").read_text())["files"]) == {"llama-server", "libggml.so"}
-    assert tree.serves(built)
-
-
 def test_another_source_folder_is_no_obstacle_to_a_build_that_was_cut_short(tree: Tree, tmp_path: Path) -> None:
     compiler = tree.folder / "cc"
     compiler.write_text('#!/bin/sh\ncase "$*" in *main.c*) exit 1;; esac\nexec cc "$@"\n')
@@ -193,6 +225,35 @@ def test_the_plan_alone(tree: Tree) -> None:
     assert not tree.cache.exists()
 
 
+def test_the_plan_of_a_backend_that_cannot_be_built_says_what_to_do(tree: Tree) -> None:
+    failed = tree.build("--backend", "cuda", "--dry-run", CUDACXX="/no/such/nvcc")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr.startswith("error: no CUDA toolkit found (looked for CUDACXX=/no/such/nvcc); install one")
+
+
+def test_what_the_machine_can_build_is_told_in_words_and_as_json(tree: Tree) -> None:
+    command = [sys.executable, "-m", "runner_builders", "toolchain"]
+    environment = tree.environment | {"CUDACXX": "/no/such/nvcc"}
+
+    def ask(*arguments: str) -> str:
+        done = subprocess.run(
+            [*command, *arguments], env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+        )
+        return done.stdout
+
+    report = json.loads(ask("--json"))
+    assert report["backends"]["cpu"] == {"can_build": True}
+    assert report["found"]["cmake"]["version"]
+    assert report["found"]["compilers"]["kind"] in {"gcc", "clang", "apple-clang"}
+    no_toolkit = "no CUDA toolkit found (looked for CUDACXX=/no/such/nvcc)"
+    assert not report["found"]["CUDA toolkit"]["present"]
+    assert report["backends"]["cuda"]["why"].startswith(no_toolkit)
+    lines = ask().splitlines()
+    assert "cpu: can be built" in lines
+    assert any(line.startswith(f"cuda: {no_toolkit}") for line in lines)
+    assert lines[-1].startswith(f"chosen here: {report['auto']['backend']}, because ")
+
+
 def test_json_events(tree: Tree) -> None:
     events = [json.loads(line) for line in tree.build("--json").stdout.splitlines()]
     assert events[-1]["event"] == "done"
@@ -203,4 +264,5 @@ def test_json_events(tree: Tree) -> None:
 
 def test_an_unknown_backend_names_the_known_ones(tree: Tree) -> None:
     failed = tree.build("--backend", "abacus")
-    assert (failed.returncode, failed.stderr) == (1, "error: unknown backend abacus; choose one of: cpu\n")
+    known = "auto, cpu, cuda, metal, vulkan, hip"
+    assert (failed.returncode, failed.stderr) == (1, f"error: unknown backend abacus; choose one of: {known}\n")
