@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.logging import RichHandler
@@ -25,7 +25,7 @@ from runner_supervisor.errors import ConfigError, EngineError, RunnerError
 from runner_supervisor.follow import last_lines, new_lines
 from runner_supervisor.front import audit
 from runner_supervisor.options import ConfigOption, JsonOption, StateDirOption, layout_of
-from runner_supervisor.planning import model_of, sizing_of
+from runner_supervisor.planning import demo_model, model_of, sizing_of
 from runner_supervisor.remote import Remote, has_ended, wait_until
 from runner_supervisor.settings import load_settings
 
@@ -58,6 +58,13 @@ class Level(StrEnum):
 
 ModelOption = Annotated[Path | None, typer.Option(help="GGUF file to serve.", show_default="a demo model")]
 EngineArguments = Annotated[list[str] | None, typer.Argument(metavar="[-- LLAMA-SERVER FLAGS]", show_default=False)]
+
+HandedOn = Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]", show_default=False)]
+HANDED_ON: dict[str, Any] = {
+    "context_settings": {"ignore_unknown_options": True, "help_option_names": []},
+    "add_help_option": False,
+}
+"""How a command is declared whose arguments are the builder's to understand."""
 
 
 def main() -> NoReturn:
@@ -143,12 +150,22 @@ def start(
     app.run(settings, calls)
 
 
-@commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
-def build(
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]", show_default=False)] = None,
-) -> None:
+@commands.command(**HANDED_ON)
+def build(arguments: HandedOn = None) -> None:
     """Build llama-server. `runner-supervisor build --help` shows the options."""
-    raise typer.Exit(_builder(["build", *(arguments or [])], stdout=None)[0])
+    raise typer.Exit(_builder(["build", *_verify_with(), *(arguments or [])], stdout=None)[0])
+
+
+@commands.command(**HANDED_ON)
+def builds(arguments: HandedOn = None) -> None:
+    """List, choose and prune builds of llama-server. `runner-supervisor builds --help` shows how."""
+    raise typer.Exit(_builder(["builds", *(arguments or [])], stdout=None)[0])
+
+
+@commands.command(**HANDED_ON)
+def vendor(arguments: HandedOn = None) -> None:
+    """Put llama.cpp's source into this checkout. `runner-supervisor vendor --help` shows the options."""
+    raise typer.Exit(_builder(["vendor", *(arguments or [])], stdout=None)[0])
 
 
 @commands.command()
@@ -287,10 +304,15 @@ def _flags(arguments: list[str] | None) -> tuple[str, ...] | None:
 
 
 def _find_binary() -> EngineBinary:
-    code, manifest = _builder(["build", "--reuse", "--print-manifest"], stdout=subprocess.PIPE)
+    code, manifest = _builder(["build", *_verify_with(), "--reuse", "--print-manifest"], stdout=subprocess.PIPE)
     if code != 0:
         raise SystemExit(code)
     return read_manifest(Path(manifest.strip()))
+
+
+def _verify_with() -> tuple[str, str]:
+    """What a new llama-server has to get right before it is installed: golden prompts on the demo model."""
+    return "--verify-with", str(demo_model().parent)
 
 
 def _present_binary() -> EngineBinary:

@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def engine_build() -> Path:
     """The manifest of the real llama-server, built first if it is not there."""
-    command = [sys.executable, "-m", "runner_builders", "build", "--reuse", "--print-manifest"]
+    command = [sys.executable, "-m", "runner_supervisor", "build", "--reuse", "--print-manifest"]
     built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=BUILD_TIMEOUT_S)
     return Path(built.stdout.strip())
 
