@@ -180,4 +180,4 @@ def _check_choice(what: str, given: str, known: tuple[str, ...]) -> None:
 @commands.command("toolchain")
 def toolchain_command(*, as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
     """What this machine has to build with, and for each backend whether it can be built, or what to do."""
-    print_report(report(detect(), read_pin()), as_json=as_json)
+    print_report(report(detect(), read_pin(), default_cache()), as_json=as_json)

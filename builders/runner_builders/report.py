@@ -13,6 +13,7 @@ from rich.table import Table
 from runner_builders.auto import choose_backend
 from runner_builders.backends import BACKENDS
 from runner_builders.build import Planned
+from runner_builders.cache import Cache
 from runner_builders.errors import BuilderError
 from runner_builders.patches import fingerprints
 from runner_builders.pin import Pin
@@ -48,14 +49,16 @@ def print_plan(planned: Planned, *, as_json: bool) -> None:
         console.print(line, markup=False)
 
 
-def report(toolchain: Toolchain, pin: Pin) -> dict[str, Any]:
+def report(toolchain: Toolchain, pin: Pin, cache: Cache) -> dict[str, Any]:
     """What a machine has to build with, which backend it is for, and for each whether it can be built.
 
-    Of what is missing, and of a backend that cannot be built, `why` says what to do about it.
+    Of what is missing, and of a backend that cannot be built, `why` says what to do about it. `words` are for people.
     """
     choice = choose_backend(toolchain)
+    found = {name: _part(part) for name, part in _parts(toolchain)}
     return {
-        "found": {name: _part(part) for name, part in _parts(toolchain)},
+        "cache": str(cache.root),
+        "found": {name: part | {"words": _in_words(part)} for name, part in found.items()},
         "auto": asdict(choice),
         "backends": {name: _can_build(name, toolchain, pin) for name in BACKENDS},
     }
@@ -94,7 +97,7 @@ def print_report(found: dict[str, Any], *, as_json: bool) -> None:
         return
     console = Console(soft_wrap=True, highlight=False)
     for name, part in found["found"].items():
-        console.print(f"{name}: {_in_words(part)}", markup=False)
+        console.print(f"{name}: {part['words']}", markup=False)
     for name, backend in found["backends"].items():
         console.print(f"{name}: {'can be built' if backend['can_build'] else backend['why']}", markup=False)
     console.print(f"chosen here: {found['auto']['backend']}, because {found['auto']['reason']}", markup=False)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -18,20 +17,20 @@ import typer
 from rich.logging import RichHandler
 from rich.text import Text
 
-from runner_supervisor import __version__, app, keys_cli, show
+from runner_supervisor import __version__, app, doctor, keys_cli, show
 from runner_supervisor.engine.binary import EngineBinary, read_manifest
 from runner_supervisor.engine.logs import level_of as engine_level_of
 from runner_supervisor.errors import ConfigError, EngineError, RunnerError
 from runner_supervisor.follow import last_lines, new_lines
 from runner_supervisor.front import audit
 from runner_supervisor.options import ConfigOption, JsonOption, StateDirOption, layout_of
-from runner_supervisor.planning import demo_model, model_of, sizing_of
+from runner_supervisor.planning import demo_model
 from runner_supervisor.remote import Remote, has_ended, wait_until
 from runner_supervisor.settings import load_settings
 
 STOP_SLACK_S = 15.0
 FOLLOW_S = 0.1
-PRESENT_S = 60.0
+ASKED_S = 60.0
 
 commands = typer.Typer(
     help="Builds, supervises and fronts llama.cpp's llama-server.",
@@ -57,6 +56,8 @@ class Level(StrEnum):
 
 
 ModelOption = Annotated[Path | None, typer.Option(help="GGUF file to serve.", show_default="a demo model")]
+HostOption = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+PortOption = Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one.", show_default="8080")]
 EngineArguments = Annotated[list[str] | None, typer.Argument(metavar="[-- LLAMA-SERVER FLAGS]", show_default=False)]
 
 HandedOn = Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]", show_default=False)]
@@ -99,8 +100,8 @@ def root(
 def start(
     *,
     model: ModelOption = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
-    port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one.", show_default="8080")] = None,
+    host: HostOption = None,
+    port: PortOption = None,
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
     tls_cert: Annotated[
@@ -172,39 +173,37 @@ def vendor(arguments: HandedOn = None) -> None:
 def check(
     *,
     model: ModelOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
     config: ConfigOption = None,
+    state_dir: StateDirOption = None,
     as_json: JsonOption = False,
     engine_args: EngineArguments = None,
 ) -> None:
-    """Check settings, model file and memory without starting anything. Exit code 78 when one of them is amiss.
+    """See whether a start would work: what it needs, whether it is there, and what to do if not. Starts nothing.
 
-    What llama-server thinks of its flags is known only when it starts.
+    Exit code 1 when something is missing. What llama-server thinks of its flags is known only when it starts.
     """
-    settings = load_settings({"model": model, "engine_args": _flags(engine_args)}, config=config)
-    settings.given_keys()
-    try:
-        backend = _present_binary().backend
-    except EngineError:
-        backend = "cpu"
-    found = sizing_of(settings, backend=backend)
+    given = {
+        "model": model,
+        "host": host,
+        "port": port,
+        "state_dir": state_dir,
+        "engine_args": _flags(engine_args),
+    }
+    with show.err.status("looking at this machine"):
+        try:
+            in_use: str | RunnerError = _present_binary().backend
+        except EngineError as error:
+            in_use = error
+        found = doctor.examine(
+            lambda: load_settings(given, config=config), in_use=in_use, machine_has=_what_the_machine_has()
+        )
     if as_json:
-        estimate, free = found.fit.estimate, found.free
-        answer = {
-            "model": str(model_of(settings)),
-            "fits": found.fit.fits,
-            "largest_context": found.fit.largest_ctx,
-            "needed_bytes": estimate.working_bytes,
-            "free_bytes": free.host_bytes,
-            "needed_gpu_bytes": estimate.gpu_bytes,
-            "free_gpu_bytes": list(free.gpu_bytes),
-            "items": [asdict(item) for item in estimate.items],
-        }
-        show.out.print_json(json.dumps(answer))
+        show.out.print_json(json.dumps(show.examination_as_json(found)))
     else:
-        show.sizing(found, to=show.out)
-    found.require()
-    if not as_json:
-        show.out.print(f"{model_of(settings)} fits", highlight=False)
+        show.examination(found)
+    raise typer.Exit(0 if found.works else 1)
 
 
 @commands.command()
@@ -317,11 +316,26 @@ def _verify_with() -> tuple[str, str]:
 
 def _present_binary() -> EngineBinary:
     """The llama-server there is; nothing is built."""
-    command = [sys.executable, "-m", "runner_builders", "build", "--present", "--print-manifest"]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=PRESENT_S, check=False)
+    return read_manifest(Path(_ask_builder("build", "--present", "--print-manifest").strip()))
+
+
+def _what_the_machine_has() -> dict[str, Any]:
+    """What there is to build with, as the builder sees it."""
+    found: dict[str, Any] = json.loads(_ask_builder("toolchain", "--json"))
+    return found
+
+
+def _ask_builder(*arguments: str) -> str:
+    """What the builder prints, when it is asked for something that does not take long.
+
+    Raises:
+        EngineError: it has something against it.
+    """
+    command = [sys.executable, "-m", "runner_builders", *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=ASKED_S, check=False)
     if found.returncode != 0:
         raise EngineError(found.stderr.strip().removeprefix("error: "))
-    return read_manifest(Path(found.stdout.strip()))
+    return found.stdout
 
 
 def _builder(arguments: list[str], *, stdout: int | None) -> tuple[int, str]:

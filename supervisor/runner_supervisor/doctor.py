@@ -10,18 +10,18 @@ import platform
 import resource
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from runner_supervisor.engine.sizing import Sizing, mib
-from runner_supervisor.errors import NotRunningError, RunnerError
+from runner_supervisor.errors import RunnerError
 from runner_supervisor.front.server import bind_tcp
 from runner_supervisor.front.tls import Certificate
 from runner_supervisor.layout import Layout
-from runner_supervisor.planning import model_of
+from runner_supervisor.planning import model_of, sizing_of
 from runner_supervisor.remote import Remote
 from runner_supervisor.settings import Settings
 
@@ -35,6 +35,9 @@ BUILD_BYTES = 2 * GIB
 
 OPEN_FILES = 4096
 """Two for each request at work, and some."""
+
+NEEDED_TO_BUILD = frozenset({"compilers", "cmake", "ninja"})
+"""What no backend can be built without."""
 
 
 class Level(StrEnum):
@@ -53,6 +56,45 @@ class Finding:
     level: Level
     found: str
     advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """All findings, and the memory that the model takes, where that could be found out."""
+
+    findings: tuple[Finding, ...]
+    sizing: Sizing | None
+
+    @property
+    def works(self) -> bool:
+        """Whether a start would work."""
+        return all(finding.level is not Level.FAIL for finding in self.findings)
+
+
+def examine(
+    load: Callable[[], Settings], *, in_use: str | RunnerError, machine_has: Mapping[str, Any]
+) -> Examination:
+    """Look at everything.
+
+    Args:
+        load: reads the settings. Where they are wrong, what depends on them is not looked at.
+        in_use, machine_has: see `builds`.
+    """
+    findings = [*machine(), *builds(machine_has, in_use)]
+    sizing = None
+    try:
+        settings = load()
+    except RunnerError as error:
+        findings.append(failure("settings", error))
+    else:
+        findings += [Finding("settings", Level.OK, "understood"), *service(settings, Layout(settings.state_dir))]
+        try:
+            sizing = sizing_of(settings, backend=in_use if isinstance(in_use, str) else "cpu")
+        except RunnerError as error:
+            findings.append(failure("model", error))
+        else:
+            findings += model(settings, sizing)
+    return Examination(tuple(findings), sizing)
 
 
 def failure(what: str, error: Exception) -> Finding:
@@ -95,12 +137,9 @@ def service(settings: Settings, layout: Layout) -> Iterator[Finding]:
     yield _disk("disk for logs", settings.state_dir, LOGS_BYTES, "make room, or name another folder with --state-dir")
 
 
-def model(settings: Settings, sizing: Sizing | RunnerError) -> Iterator[Finding]:
-    """The model file, and the memory it takes. `sizing`: what was found, or why that could not be found out."""
+def model(settings: Settings, sizing: Sizing) -> Iterator[Finding]:
+    """The model file, and the memory it takes."""
     path = model_of(settings)
-    if isinstance(sizing, RunnerError):
-        yield failure("model", sizing)
-        return
     yield Finding("model", Level.OK, f"{path}, {mib(path.stat().st_size)}")
     try:
         sizing.require()
@@ -111,39 +150,36 @@ def model(settings: Settings, sizing: Sizing | RunnerError) -> Iterator[Finding]
         yield Finding("memory", Level.OK, f"{mib(needed)} needed, {mib(free.host_bytes)} of {free.host_limit} free")
 
 
-def builds(cache: Path, toolchain: Mapping[str, Any], in_use: str | RunnerError) -> Iterator[Finding]:
+def builds(machine_has: Mapping[str, Any], in_use: str | RunnerError) -> Iterator[Finding]:
     """llama-server, or what is needed to build it.
 
     Args:
-        cache: the builder's folder.
-        toolchain: what the builder found.
+        machine_has: what the builder's `toolchain` command found.
         in_use: the backend of the build in use; or why there is none, or it cannot be used.
     """
-    can_build: Mapping[str, Any] = toolchain["backends"]["cpu"]
-    has_build = isinstance(in_use, str)
+    can_build: Mapping[str, Any] = machine_has["backends"]["cpu"]
     if isinstance(in_use, str):
         yield Finding("llama-server", Level.OK, f"built for {in_use}")
     elif can_build["can_build"]:
-        yield Finding("llama-server", Level.WARN, str(in_use).partition("; ")[0], "the next start builds it")
+        found, _, advice = str(in_use).partition("; ")
+        yield Finding("llama-server", Level.WARN, found, advice)
     else:
-        yield Finding("llama-server", Level.FAIL, str(in_use).partition("; ")[0], can_build["why"])
-    for name, what in toolchain["found"].items():
-        if what["present"]:
-            yield Finding(
-                name, Level.OK, what.get("description") or what.get("version") or what.get("path") or "there"
-            )
+        yield failure("llama-server", in_use)
+    for name, part in machine_has["found"].items():
+        if part["present"]:
+            yield Finding(name, Level.OK, part["words"])
         elif name in NEEDED_TO_BUILD:
-            found, _, advice = what["why"].partition("; ")
-            yield Finding(name, Level.WARN if has_build else Level.FAIL, found, advice)
-    chosen = toolchain["auto"]
-    if isinstance(in_use, str) and in_use == "cpu" != chosen["backend"]:
-        advice = f"`runner-supervisor build --backend {chosen['backend']}` uses it"
-        yield Finding("GPU", Level.WARN, f"{chosen['reason']}, and llama-server is built for the CPU", advice)
-    if not has_build:
+            found, _, advice = part["words"].partition("; ")
+            yield Finding(name, Level.WARN if isinstance(in_use, str) else Level.FAIL, found, advice)
+    best = machine_has["auto"]
+    if in_use == "cpu" and best["backend"] != "cpu":
+        advice = f"`runner-supervisor build --backend {best['backend']}` makes one that uses it"
+        yield Finding(
+            "GPU", Level.WARN, f"{best['reason']}; the llama-server in use computes on the processor", advice
+        )
+    if not isinstance(in_use, str):
+        cache = Path(machine_has["cache"])
         yield _disk("disk for a build", cache, BUILD_BYTES, "make room, or name another folder with RUNNER_CACHE_DIR")
-
-
-NEEDED_TO_BUILD = frozenset({"compilers", "cmake", "ninja"})
 
 
 def _keys(settings: Settings, layout: Layout, given: int) -> str:
@@ -158,14 +194,9 @@ def _keys(settings: Settings, layout: Layout, given: int) -> str:
 
 def _address(settings: Settings, layout: Layout) -> Finding:
     try:
-        running = Remote(layout).status()
-    except NotRunningError:
-        pass
-    except RunnerError as error:
-        return failure("address", error)
-    else:
-        return Finding("address", Level.OK, f"{running['address']}, served by process {running['pid']}")
-    try:
+        if layout.locked:
+            running = Remote(layout).status()
+            return Finding("address", Level.OK, f"{running['address']}, served by process {running['pid']}")
         bind_tcp(settings.host, settings.port).close()
     except RunnerError as error:
         return failure("address", error)
