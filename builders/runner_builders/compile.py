@@ -6,7 +6,9 @@ import errno
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 from runner_builders.errors import CompileError
@@ -14,7 +16,7 @@ from runner_builders.pace import Pace, durations
 from runner_builders.patches import apply
 from runner_builders.plan import BuildPlan
 from runner_builders.progress import Phase, Reporter
-from runner_builders.run import Outcome, run
+from runner_builders.run import TAIL_LINES, Outcome, run
 from runner_builders.toolchain import Toolchain
 from runner_builders.tree import copy
 
@@ -77,7 +79,9 @@ def compile_server(
 
             outcome = run(argv, timeout_s=timeout_s, environment=environment, on_line=keep, guarded=True)
             if not outcome.ok:
-                raise CompileError(f"{what} ({_why(outcome)}); the whole log is {log}", tail=outcome.tail, log=log)
+                file.flush()
+                tail = _failed_lines(log) or outcome.tail
+                raise CompileError(f"{what} ({_why(outcome)}); the whole log is {log}", tail=tail, log=log)
 
         reporter.phase(Phase.CONFIGURE)
         configure = [
@@ -121,6 +125,13 @@ def _follower(coming: list[str], *, took_s: Mapping[str, float], reporter: Repor
             reporter.step(int(match[1]), int(match[2]), pace.left_s(time.monotonic() - began_s))
 
     return follow
+
+
+def _failed_lines(log: Path) -> list[str]:
+    """The last lines of the first command that failed; ninja's own last lines may be warnings of those beside it."""
+    from_it_on = dropwhile(lambda line: not line.startswith("FAILED:"), log.read_text(encoding="utf-8").splitlines())
+    said = takewhile(lambda line: not STEP.match(line) and not line.startswith("ninja:"), from_it_on)
+    return list(deque(said, maxlen=TAIL_LINES))
 
 
 def _why(outcome: Outcome) -> str:

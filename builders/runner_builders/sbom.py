@@ -56,7 +56,7 @@ def sbom(manifest: Manifest, *, patches: Iterable[OurPatch], source: Path, sourc
         version=manifest.commit,
         bom_ref="llama.cpp",
         purl=PackageURL("github", "ggml-org", "llama.cpp", manifest.commit),
-        properties=[_property("source:tree_sha256", source_sha256), _property("source:origin", manifest.origin)],
+        properties=[_property("source:tree_sha256", source_sha256)],
         pedigree=Pedigree(patches=[_patch(patch) for patch in patches]) if manifest.patches else None,
     )
     parts = [Component(name=part, version=_version(source, part), bom_ref=part) for part in _parts(source)]

@@ -123,6 +123,23 @@ def test_a_compile_error_shows_the_compilers_words_and_leaves_the_build_in_use(t
     assert tree.serves(good)
 
 
+def test_the_words_of_the_compiler_that_failed_are_shown_and_not_those_of_others_at_work(tree: Tree) -> None:
+    (tree.source / "CMakeLists.txt").write_text(CMAKE.replace("main.c", "main.c slow.c"))
+    (tree.source / "slow.c").write_text("int slow;\n")
+    tree.write("this is no program")
+    failed = tree.folder / "failed"
+    compiler = tree.folder / "cc"
+    compiler.write_text(
+        f'#!/bin/sh\ncase "$*" in *main.c*) cc "$@"; code=$?; touch {failed}; exit $code;;\n'
+        f"*slow.c*) until [ -e {failed} ]; do sleep 0.05; done; sleep 0.2; seq 100 1 140;; esac\n"
+        'exec cc "$@"\n'
+    )
+    compiler.chmod(0o755)
+    said = tree.build("--jobs", "2", CC=str(compiler)).stderr
+    assert "main.c:1:1: error" in said
+    assert "\n120\n" not in said
+
+
 NO_DEVICES = 'puts("Available devices:"); puts(DEVICES); return 0;'
 
 

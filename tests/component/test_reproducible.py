@@ -25,9 +25,7 @@ def test_two_builds_in_different_folders_are_equal(tmp_path: Path) -> None:
     one, another = builds
     assert one.name == another.name
     for name in ("llama-server", "sbom.cdx.json"):
-        content = (one / name).read_bytes()
-        assert content.replace(b"quite-another/clone", b"one/source") == content
-    assert (one / "llama-server").read_bytes() == (another / "llama-server").read_bytes()
+        assert (one / name).read_bytes() == (another / name).read_bytes()
     binary = (one / "llama-server").read_bytes()
     assert b"main.c" in binary
     assert b"Jan  1 2000" in binary
