@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PATHS := supervisor builders tests tools bench
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help start test lint audit format docs demo-model bench soak clean
+.PHONY: help start test lint audit format docs demo-model bench soak reproducible portable-check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -55,6 +55,12 @@ bench: $(VENV)/.installed-dev ## measure the front beside nginx; ARGS="--rounds 
 
 soak: $(VENV)/.installed-dev ## load and faults for MINUTES (24) minutes, then a ledger of every request
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),24)
+
+reproducible: $(VENV)/.installed-dev ## build llama-server twice, in different folders, and compare; ARGS=--beside builds once
+	@$(BIN)/python -m tools.reproducible $(ARGS)
+
+portable-check: $(VENV)/.installed-dev ## build for every processor and run it as a Haswell; needs qemu-user
+	@$(BIN)/python -m tools.portable $(ARGS)
 
 clean: ## remove what make made here; the build cache stays
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*

@@ -146,7 +146,7 @@ LARGE = (
 
 def binary() -> Path:
     """The llama-server to measure, built first if it is not there."""
-    command = [sys.executable, "-m", "runner_builders", "build", "--reuse", "--print-manifest"]
+    command = [sys.executable, "-m", "runner_supervisor", "build", "--reuse", "--print-manifest"]
     manifest = Path(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
     return manifest.parent / str(json.loads(manifest.read_text())["binary"])
 

@@ -6,24 +6,30 @@ import json
 import os
 import signal
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from runner_builders import builds_cli, vendor_cli
 from runner_builders.backends import BACKENDS
-from runner_builders.build import Request, build, plan_for, prebuilt, reusable
-from runner_builders.cache import default_cache
+from runner_builders.build import AUTO, Request, build, plan_for, reusable
+from runner_builders.cache import Cache, default_cache
 from runner_builders.errors import BuilderError, CompileError
-from runner_builders.patches import fingerprints
-from runner_builders.pin import Pin, read_pin
+from runner_builders.manifest import Manifest, damage
+from runner_builders.pin import read_pin
+from runner_builders.plan import CUDA_LIBS, Wishes, parse_options
+from runner_builders.prebuilt import prebuilt
 from runner_builders.progress import BarReporter, JsonReporter, PlainReporter, Reporter
+from runner_builders.report import print_plan, print_report, report
+from runner_builders.toolchain import detect
+from runner_builders.verify import Goldens, read_goldens
 
 commands = typer.Typer(help="Builds llama-server for this machine.", pretty_exceptions_enable=False)
+commands.add_typer(vendor_cli.commands)
+commands.add_typer(builds_cli.commands, name="builds")
 err = Console(stderr=True, soft_wrap=True)
 
 
@@ -51,12 +57,23 @@ def root() -> None:
 @commands.command("build")
 def build_command(
     *,
-    backend: Annotated[str, typer.Option(help=f"What to compute on: {', '.join(BACKENDS)}.")] = "cpu",
+    backend: Annotated[str, typer.Option(help=f"What to compute on: {', '.join((AUTO, *BACKENDS))}.")] = AUTO,
+    arch: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="GPU architectures (sm_90), or a kind of processor (x86-64-v3).", show_default="this machine"
+        ),
+    ] = None,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="Build for every processor, to be copied around.")
+    ] = False,
+    option: Annotated[list[str] | None, typer.Option(help="A CMake option, NAME=VALUE; it wins over ours.")] = None,
+    cuda_libs: Annotated[str, typer.Option(help=f"Where cuBLAS comes from: {', '.join(CUDA_LIBS)}.")] = "auto",
     source: Annotated[
         Path | None, typer.Option(help="llama.cpp source folder.", show_default="found or fetched")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Compile jobs at once.", show_default="one per processor")
+        int | None, typer.Option(min=1, help="Compile jobs at once.", show_default="what processors and memory bear")
     ] = None,
     reuse: Annotated[
         bool, typer.Option("--reuse", help="Take the build in use if it is at the pin and for this machine.")
@@ -64,6 +81,12 @@ def build_command(
     present: Annotated[
         bool, typer.Option("--present", help="Take the build in use, whatever it is, and build nothing.")
     ] = False,
+    checking: Annotated[
+        bool, typer.Option("--check", help="See whether the build in use is what was built; exit code 1 if not.")
+    ] = False,
+    verify_with: Annotated[
+        Path | None, typer.Option(help="Folder with golden prompts and their model.", show_default="the demo model's")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and build nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print events, or the plan, as JSON.")] = False,
     print_manifest: Annotated[
@@ -71,26 +94,34 @@ def build_command(
     ] = False,
 ) -> None:
     """Build llama-server at the pinned commit, unless it is built, and make it the one that `start` uses."""
-    if backend not in BACKENDS:
-        raise BuilderError(f"unknown backend {backend}; choose one of: {', '.join(BACKENDS)}")
-    request = Request(backend=backend, source=source, jobs=jobs)
+    _check_choice("backend", backend, (AUTO, *BACKENDS))
+    _check_choice("source of cuBLAS", cuda_libs, CUDA_LIBS)
+    wishes = Wishes(
+        arch=tuple(name for text in arch or () for name in text.split(",")),
+        portable=portable,
+        options=parse_options(option or []),
+        cuda_libs=cuda_libs,
+    )
+    request = Request(backend=backend, source=source, jobs=jobs, wishes=wishes)
     pin = read_pin()
-    if dry_run:
-        _print_plan(request, pin, as_json=as_json)
-        return
     cache = default_cache()
+    if dry_run:
+        print_plan(plan_for(request, pin, cache), as_json=as_json)
+        return
+    if checking:
+        _check(cache, as_json=as_json)
+        return
+    goldens = read_goldens(verify_with) if verify_with else None
     directory = os.environ.get("LLAMA_CPP_DIR")
     if directory:
-        manifest: Path | None = prebuilt(Path(directory), cache=cache)
+        manifest: Path | None = prebuilt(Path(directory), goldens=goldens, cache=cache, say=_warn)
     elif present:
-        if (used := cache.current()) is None:
-            raise BuilderError("no build is in use; run `runner-supervisor build`")
-        manifest = used[0]
+        manifest = _current(cache)[0]
     else:
         manifest = reusable(cache, pin) if reuse else None
         if manifest is None:
             with _reporter(as_json=as_json) as reporter:
-                manifest = build(request, pin=pin, cache=cache, reporter=reporter)
+                manifest = build(request, pin=pin, goldens=_require(goldens), cache=cache, reporter=reporter)
     if print_manifest:
         print(manifest)
     elif as_json:
@@ -99,21 +130,54 @@ def build_command(
         print(f"llama-server is ready: {manifest}")
 
 
+def _current(cache: Cache) -> tuple[Path, Manifest]:
+    used = cache.current()
+    if used is None:
+        raise BuilderError("no build is in use; run `runner-supervisor build`")
+    return used
+
+
+def _check(cache: Cache, *, as_json: bool) -> None:
+    if os.environ.get("LLAMA_CPP_DIR"):
+        raise BuilderError("what LLAMA_CPP_DIR names was built elsewhere: there is no record to check it against")
+    path, manifest = _current(cache)
+    found = damage(path.parent, manifest)
+    if as_json:
+        print(json.dumps({"manifest": str(path), "files": len(manifest.files), "damage": found}))
+    if found:
+        raise BuilderError(
+            f"the build in {path.parent} is not what was built: {'; '.join(found)}; find out who or what changed it, "
+            "then make it again with `runner-supervisor build`"
+        )
+    if not as_json:
+        print(f"all is as it was built, {len(manifest.files)} files: {path}")
+
+
+def _require(goldens: Goldens | None) -> Goldens:
+    if goldens is None:
+        raise BuilderError(
+            "nothing is installed that has not answered golden prompts; name a folder of them with --verify-with, "
+            "or run `runner-supervisor build`, which has one"
+        )
+    return goldens
+
+
+def _warn(text: str) -> None:
+    err.print(Text(text))
+
+
 def _reporter(*, as_json: bool) -> Reporter:
     if as_json:
         return JsonReporter()
     return BarReporter(err) if err.is_terminal else PlainReporter()
 
 
-def _print_plan(request: Request, pin: Pin, *, as_json: bool) -> None:
-    plan, _ = plan_for(request, pin)
-    if as_json:
-        print(json.dumps(asdict(plan) | {"key": plan.key, "patches": fingerprints(plan.patches)}, indent=2))
-        return
-    table = Table("option", "value", "reason", title=f"{plan.backend} build {plan.key} of {plan.commit[:12]}")
-    for option in plan.options:
-        table.add_row(option.name, option.value, option.reason)
-    console = Console(soft_wrap=True)
-    console.print(table)
-    for patch in plan.patches:
-        console.print(f"patch {patch.name}", highlight=False)
+def _check_choice(what: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise BuilderError(f"unknown {what} {given}; choose one of: {', '.join(known)}")
+
+
+@commands.command("toolchain")
+def toolchain_command(*, as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
+    """What this machine has to build with, and for each backend whether it can be built, or what to do."""
+    print_report(report(detect(), read_pin(), default_cache()), as_json=as_json)

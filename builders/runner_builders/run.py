@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+from runner_builders.guard import kill_session
 
 TAIL_LINES = 30
+GUARD = (sys.executable, "-P", "-m", "runner_builders.guard")
+"""Before a command, it ends the command when we die. -P: the folder it works in has no say in what is imported."""
 
 OF_ANOTHER_REPOSITORY = frozenset(
     {
@@ -29,7 +30,7 @@ OF_ANOTHER_REPOSITORY = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command ended: its exit code (negative: the signal), and its last 30 lines of output."""
+    """How a command ended: its exit code (as a shell tells it when `guarded`), and its last 30 lines of output."""
 
     code: int
     tail: list[str]
@@ -53,6 +54,7 @@ def run(
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
+    guarded: bool = False,
 ) -> Outcome:
     """Run a command to its end; stdout and stderr come as one.
 
@@ -62,23 +64,13 @@ def run(
         cwd: the folder to run it in.
         environment: its variables; None means ours.
         on_line: called with each line, without its end.
+        guarded: whether it ends when we are killed. For what may take long; it costs 50 ms.
 
     Returns:
         Its outcome. A command that does not exist ends with code 127, as in a shell.
     """
-    variables = os.environ if environment is None else environment
     try:
-        process = subprocess.Popen(
-            argv,
-            cwd=cwd,
-            env={name: value for name, value in variables.items() if name not in OF_ANOTHER_REPOSITORY},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=sys.platform != "win32",
-        )
+        process = _start(argv, cwd=cwd, environment=environment, guarded=guarded, stdout=subprocess.PIPE)
     except OSError as error:
         return Outcome(code=127, tail=[f"{argv[0]}: {error.strerror}"], timed_out=False)
     expired = threading.Event()
@@ -106,12 +98,46 @@ def run(
     return Outcome(code=process.returncode, tail=list(tail), timed_out=expired.is_set())
 
 
+@contextlib.contextmanager
+def running(argv: list[str], *, log: Path, environment: Mapping[str, str]) -> Iterator[Callable[[], int | None]]:
+    """A guarded command at work while the block runs; its output goes to `log`, and then it is killed.
+
+    Yields:
+        What tells its exit code, or None: it runs.
+
+    Raises:
+        OSError: the log cannot be written.
+    """
+    with log.open("wb") as file:
+        process = _start(argv, cwd=None, environment=environment, guarded=True, stdout=file.fileno())
+        with process:
+            try:
+                yield process.poll
+            finally:
+                if process.poll() is None:
+                    _kill(process)
+
+
+def _start(
+    argv: list[str], *, cwd: Path | None, environment: Mapping[str, str] | None, guarded: bool, stdout: int
+) -> subprocess.Popen[str]:
+    variables = os.environ if environment is None else environment
+    guard = guarded and sys.platform != "win32"
+    return subprocess.Popen(
+        [*GUARD, *argv] if guard else argv,
+        cwd=cwd,
+        env={name: value for name, value in variables.items() if name not in OF_ANOTHER_REPOSITORY},
+        stdin=subprocess.PIPE if guard else subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=sys.platform != "win32",
+    )
+
+
 def _kill(process: subprocess.Popen[str]) -> None:
-    """End the command's whole session: ninja gives each compiler a process group of its own."""
-    if sys.platform == "win32":
-        process.kill()
-        return
-    for pid in (process.pid, *psutil.pids()):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getsid(pid) == process.pid:
-                os.kill(pid, signal.SIGKILL)
+    """End the command's whole session."""
+    process.kill()
+    if sys.platform != "win32":
+        kill_session(process.pid)

@@ -33,6 +33,7 @@ from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor, Pl
 from runner_supervisor.errors import AlreadyRunningError, ConfigError, EngineError
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
+from runner_supervisor.front.tls import Certificate
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.layout import Layout
 from runner_supervisor.planning import Plan, Predecessor, model_of, plan_for
@@ -58,7 +59,8 @@ class Ready:
     """What a newcomer wants to know once requests are served.
 
     `new_key` is seen this once only. `given_in`: the settings and files that further keys come from. `host` is what
-    was asked for, where `address` is one that this machine can use.
+    was asked for, where `address` is one that this machine can use. `open_to_all`: it needs no
+    key, and other machines can reach it. `certificate`: what it is served with, over HTTPS.
     """
 
     address: str
@@ -70,6 +72,8 @@ class Ready:
     given_in: tuple[str, ...]
     state_dir: Path
     host: str
+    open_to_all: bool
+    certificate: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ def run(settings: Settings, calls: Calls) -> None:
         logger.info("%s", notice)
     check_model(model_of(settings))
     given_keys = settings.given_keys()
+    certificate = Certificate(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
     layout = Layout(settings.state_dir)
     layout.create()
     _allow_open_files()
@@ -115,17 +120,30 @@ def run(settings: Settings, calls: Calls) -> None:
         new_key = None
         if not (settings.on_loopback or settings.insecure_no_auth or keys.locked_down):
             new_key = keys.create("first start", scopes=(Scope.INFERENCE, Scope.METRICS)).secret
+        if settings.insecure_no_auth:
+            _warn_of_open_doors(settings, keys)
         for stale in layout.run_dir.glob("engine-*.sock"):
             remove_socket(stale)
         log = EngineLog(layout.engine_log)
         stack.callback(log.close)
-        behind = stack.enter_context(reception(settings, layout, keys))
+        behind = stack.enter_context(reception(settings, layout, keys, certificate))
 
         async def serve() -> None:
             service = Service(plan, layout=layout, log=log, keys=keys, reception=behind, new_key=new_key, calls=calls)
-            await service.run(tcp=tcp, control=control)
+            await service.run(tcp=tcp, control=control, certificate=certificate)
 
         uvloop.run(serve())
+
+
+def _warn_of_open_doors(settings: Settings, keys: KeyStore) -> None:
+    if keys.locked_down:
+        logger.warning("insecure_no_auth does nothing here: there are keys, and every request needs one")
+    elif not settings.on_loopback:
+        logger.warning(
+            "INSECURE: whoever can reach %s may use it, without a key, as insecure_no_auth says; "
+            "`runner-supervisor keys create` shuts it at once",
+            settings.host,
+        )
 
 
 def _allow_open_files() -> None:
@@ -224,7 +242,7 @@ class Service:
         place = Place(run_dir=self._layout.run_dir, reports=self._layout.reports, name=name)
         return EngineSupervisor(spec=spec, policy=policy, place=place, log=self._log, before=before)
 
-    async def run(self, *, tcp: socket.socket, control: socket.socket) -> None:
+    async def run(self, *, tcp: socket.socket, control: socket.socket, certificate: Certificate | None) -> None:
         """Serve until stopped; then drain, end the engine, close."""
         settings = self._plan.settings
         gate = Gate(self._keys, settings)
@@ -234,6 +252,7 @@ class Service:
             desk=self._reception.desk,
             tcp=tcp,
             control=control,
+            certificate=certificate,
             settings=settings,
             changes=lambda: reloader,
             stop=self._ask_to_stop,
@@ -324,6 +343,8 @@ class Service:
                 given_in=self._plan.settings.keys_given_in,
                 state_dir=self._layout.state_dir,
                 host=self._plan.settings.host,
+                open_to_all=gate.open and not self._plan.settings.on_loopback,
+                certificate=self._plan.settings.tls_cert,
             )
         )
 

@@ -9,29 +9,28 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.logging import RichHandler
 from rich.text import Text
 
-from runner_supervisor import __version__, app, keys_cli, show
+from runner_supervisor import __version__, app, doctor, keys_cli, show
 from runner_supervisor.engine.binary import EngineBinary, read_manifest
 from runner_supervisor.engine.logs import level_of as engine_level_of
 from runner_supervisor.errors import ConfigError, EngineError, RunnerError
 from runner_supervisor.follow import last_lines, new_lines
 from runner_supervisor.front import audit
 from runner_supervisor.options import ConfigOption, JsonOption, StateDirOption, layout_of
-from runner_supervisor.planning import model_of, sizing_of
+from runner_supervisor.planning import demo_model
 from runner_supervisor.remote import Remote, has_ended, wait_until
 from runner_supervisor.settings import load_settings
 
 STOP_SLACK_S = 15.0
 FOLLOW_S = 0.1
-PRESENT_S = 60.0
+ASKED_S = 60.0
 
 commands = typer.Typer(
     help="Builds, supervises and fronts llama.cpp's llama-server.",
@@ -57,7 +56,16 @@ class Level(StrEnum):
 
 
 ModelOption = Annotated[Path | None, typer.Option(help="GGUF file to serve.", show_default="a demo model")]
+HostOption = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
+PortOption = Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one.", show_default="8080")]
 EngineArguments = Annotated[list[str] | None, typer.Argument(metavar="[-- LLAMA-SERVER FLAGS]", show_default=False)]
+
+HandedOn = Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]", show_default=False)]
+HANDED_ON: dict[str, Any] = {
+    "context_settings": {"ignore_unknown_options": True, "help_option_names": []},
+    "add_help_option": False,
+}
+"""How a command is declared whose arguments are the builder's to understand."""
 
 
 def main() -> NoReturn:
@@ -92,10 +100,19 @@ def root(
 def start(
     *,
     model: ModelOption = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
-    port: Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one.", show_default="8080")] = None,
+    host: HostOption = None,
+    port: PortOption = None,
     config: ConfigOption = None,
     state_dir: StateDirOption = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM file with the certificate chain: serve HTTPS.", show_default="plain HTTP")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(help="PEM file with the certificate's private key.", show_default=False)
+    ] = None,
+    insecure_no_auth: Annotated[
+        bool, typer.Option("--insecure-no-auth", help="Without keys, let in whoever can reach the address.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Start although the model is estimated not to fit into memory.")
     ] = False,
@@ -107,6 +124,9 @@ def start(
         "host": host,
         "port": port,
         "state_dir": state_dir,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
+        "insecure_no_auth": insecure_no_auth or None,
         "force": force or None,
         "engine_args": _flags(engine_args),
     }
@@ -131,51 +151,59 @@ def start(
     app.run(settings, calls)
 
 
-@commands.command(context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False)
-def build(
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]", show_default=False)] = None,
-) -> None:
+@commands.command(**HANDED_ON)
+def build(arguments: HandedOn = None) -> None:
     """Build llama-server. `runner-supervisor build --help` shows the options."""
-    raise typer.Exit(_builder(["build", *(arguments or [])], stdout=None)[0])
+    raise typer.Exit(_builder(["build", *_verify_with(), *(arguments or [])], stdout=None)[0])
+
+
+@commands.command(**HANDED_ON)
+def builds(arguments: HandedOn = None) -> None:
+    """List, choose and prune builds of llama-server. `runner-supervisor builds --help` shows how."""
+    raise typer.Exit(_builder(["builds", *(arguments or [])], stdout=None)[0])
+
+
+@commands.command(**HANDED_ON)
+def vendor(arguments: HandedOn = None) -> None:
+    """Put llama.cpp's source into this checkout. `runner-supervisor vendor --help` shows the options."""
+    raise typer.Exit(_builder(["vendor", *(arguments or [])], stdout=None)[0])
 
 
 @commands.command()
 def check(
     *,
     model: ModelOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
     config: ConfigOption = None,
+    state_dir: StateDirOption = None,
     as_json: JsonOption = False,
     engine_args: EngineArguments = None,
 ) -> None:
-    """Check settings, model file and memory without starting anything. Exit code 78 when one of them is amiss.
+    """See whether a start would work: what it needs, whether it is there, and what to do if not. Starts nothing.
 
-    What llama-server thinks of its flags is known only when it starts.
+    Exit code 1 when something is missing. What llama-server thinks of its flags is known only when it starts.
     """
-    settings = load_settings({"model": model, "engine_args": _flags(engine_args)}, config=config)
-    settings.given_keys()
-    try:
-        backend = _present_binary().backend
-    except EngineError:
-        backend = "cpu"
-    found = sizing_of(settings, backend=backend)
+    given = {
+        "model": model,
+        "host": host,
+        "port": port,
+        "state_dir": state_dir,
+        "engine_args": _flags(engine_args),
+    }
+    with show.err.status("looking at this machine"):
+        try:
+            in_use: str | RunnerError = _present_binary().backend
+        except EngineError as error:
+            in_use = error
+        found = doctor.examine(
+            lambda: load_settings(given, config=config), in_use=in_use, machine_has=_what_the_machine_has()
+        )
     if as_json:
-        estimate, free = found.fit.estimate, found.free
-        answer = {
-            "model": str(model_of(settings)),
-            "fits": found.fit.fits,
-            "largest_context": found.fit.largest_ctx,
-            "needed_bytes": estimate.working_bytes,
-            "free_bytes": free.host_bytes,
-            "needed_gpu_bytes": estimate.gpu_bytes,
-            "free_gpu_bytes": list(free.gpu_bytes),
-            "items": [asdict(item) for item in estimate.items],
-        }
-        show.out.print_json(json.dumps(answer))
+        show.out.print_json(json.dumps(show.examination_as_json(found)))
     else:
-        show.sizing(found, to=show.out)
-    found.require()
-    if not as_json:
-        show.out.print(f"{model_of(settings)} fits", highlight=False)
+        show.examination(found)
+    raise typer.Exit(0 if found.works else 1)
 
 
 @commands.command()
@@ -275,19 +303,39 @@ def _flags(arguments: list[str] | None) -> tuple[str, ...] | None:
 
 
 def _find_binary() -> EngineBinary:
-    code, manifest = _builder(["build", "--reuse", "--print-manifest"], stdout=subprocess.PIPE)
+    code, manifest = _builder(["build", *_verify_with(), "--reuse", "--print-manifest"], stdout=subprocess.PIPE)
     if code != 0:
         raise SystemExit(code)
     return read_manifest(Path(manifest.strip()))
 
 
+def _verify_with() -> tuple[str, str]:
+    """What a new llama-server has to get right before it is installed: golden prompts on the demo model."""
+    return "--verify-with", str(demo_model().parent)
+
+
 def _present_binary() -> EngineBinary:
     """The llama-server there is; nothing is built."""
-    command = [sys.executable, "-m", "runner_builders", "build", "--present", "--print-manifest"]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=PRESENT_S, check=False)
+    return read_manifest(Path(_ask_builder("build", "--present", "--print-manifest").strip()))
+
+
+def _what_the_machine_has() -> dict[str, Any]:
+    """What there is to build with, as the builder sees it."""
+    found: dict[str, Any] = json.loads(_ask_builder("toolchain", "--json"))
+    return found
+
+
+def _ask_builder(*arguments: str) -> str:
+    """What the builder prints, when it is asked for something that does not take long.
+
+    Raises:
+        EngineError: it has something against it.
+    """
+    command = [sys.executable, "-m", "runner_builders", *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=ASKED_S, check=False)
     if found.returncode != 0:
         raise EngineError(found.stderr.strip().removeprefix("error: "))
-    return read_manifest(Path(found.stdout.strip()))
+    return found.stdout
 
 
 def _builder(arguments: list[str], *, stdout: int | None) -> tuple[int, str]:

@@ -17,6 +17,7 @@ from runner_supervisor.errors import KeysError, RunnerError
 from runner_supervisor.keys.key import Key
 from runner_supervisor.keys.quantities import parse_duration, parse_expiry, parse_quota
 from runner_supervisor.keys.store import KeyStore
+from runner_supervisor.keys.usage import UsageBook
 from runner_supervisor.layout import Layout
 from runner_supervisor.options import ConfigOption, JsonOption, StateDirOption, layout_of
 from runner_supervisor.settings import read_key_file
@@ -130,13 +131,15 @@ def list_(
 def show(
     ref: RefArgument, *, config: ConfigOption = None, state_dir: StateDirOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show one key: what it is for, its limits, its secrets' ages. Revoked ones too."""
-    with _existing(layout_of(config, state_dir)) as store:
+    """Show one key: what it is for, its limits, its secrets' ages, what it has used. Revoked ones too."""
+    layout = layout_of(config, state_dir)
+    with _existing(layout) as store:
         key = store.get(ref)
+    used = UsageBook(layout.usage).by_day(key.id) if layout.usage.exists() else []
     if as_json:
-        keys_show.as_json(keys_show.described(key, now_s=time.time()))
+        keys_show.as_json(keys_show.described(key, now_s=time.time()) | {"used": keys_show.used_by_day(used)})
     else:
-        keys_show.details(key, now_s=time.time())
+        keys_show.details(key, used, now_s=time.time())
 
 
 @commands.command()

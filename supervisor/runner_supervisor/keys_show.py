@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from dataclasses import asdict
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from runner_supervisor import show
 from runner_supervisor.core.quota import Limits, Quota
 from runner_supervisor.keys.key import Issued, Key
+from runner_supervisor.keys.limits import Count
 from runner_supervisor.keys.quantities import show_quota
+
+Days = list[tuple[int, Count]]
+"""What a key has used, by day since the epoch, the oldest first."""
+
+EPOCH = date(1970, 1, 1)
+DAYS_SHOWN = 7
 
 HEADS = ["NAME", "ID", "STATE", "SCOPES", "MODELS", "LIMITS", "CREATED", "EXPIRES"]
 
@@ -30,8 +38,8 @@ def listing(keys: list[Key], *, now_s: float) -> None:
         show.table(HEADS, [_line(key, now_s=now_s) for key in keys])
 
 
-def details(key: Key, *, now_s: float) -> None:
-    """All that is known of one key."""
+def details(key: Key, used: Days, *, now_s: float) -> None:
+    """All that is known of one key, and what it has used."""
     rows = [
         *zip([head.lower() for head in HEADS], _line(key, now_s=now_s), strict=True),
         ("weight", f"{key.weight:g}"),
@@ -42,6 +50,9 @@ def details(key: Key, *, now_s: float) -> None:
     for number, secret in enumerate(key.secrets):
         ends = f", ends {moment(secret.expires_s)}" if secret.expires_s is not None else ""
         rows.append(("secrets" if number == 0 else "", f"made {moment(secret.created_s)}{ends}"))
+    for number, (day, count) in enumerate(used[-DAYS_SHOWN:]):
+        tokens = f"{count.prompt_tokens:,} prompt and {count.generated_tokens:,} generated tokens"
+        rows.append(("used" if number == 0 else "", f"{date_of(day)}: {count.requests:,} requests, {tokens}"))
     show.pairs(rows)
 
 
@@ -72,6 +83,16 @@ def described(key: Key, *, now_s: float) -> dict[str, Any]:
         "revoked_s": key.revoked_s,
         "secrets": [{"created_s": secret.created_s, "expires_s": secret.expires_s} for secret in key.secrets],
     }
+
+
+def used_by_day(used: Days) -> list[dict[str, Any]]:
+    """What a key has used as JSON has it. Days are UTC's."""
+    return [{"day": date_of(day)} | asdict(count) for day, count in used]
+
+
+def date_of(day: int) -> str:
+    """A day, counted from the epoch, as a date."""
+    return str(EPOCH + timedelta(days=day))
 
 
 def moment(time_s: float) -> str:

@@ -12,6 +12,7 @@ from runner_supervisor.front.audit import AuditLog
 from runner_supervisor.front.contentlog import ContentLog
 from runner_supervisor.front.requestids import RequestIds
 from runner_supervisor.front.strikes import Strikes
+from runner_supervisor.front.tls import Certificate
 from runner_supervisor.front.visit import Desk
 from runner_supervisor.keys.limiter import shared_limits
 from runner_supervisor.keys.limits import Limiter, LocalLimits
@@ -21,7 +22,7 @@ from runner_supervisor.layout import Layout
 from runner_supervisor.settings import Settings
 
 REFRESH_S = 0.25
-"""How often other processes' changes of keys are looked for, in seconds."""
+"""How often keys and the certificate are looked at for changes by others, in seconds."""
 
 
 class Reception:
@@ -33,6 +34,7 @@ class Reception:
         layout: Layout,
         keys: KeyStore,
         *,
+        certificate: Certificate | None,
         audit: AuditLog | None,
         contents: ContentLog | None,
     ) -> None:
@@ -42,6 +44,7 @@ class Reception:
             ConfigError: the file with that, or the Redis server's URL, is wrong.
         """
         self._keys = keys
+        self._certificate = certificate
         self._local = LocalLimits()
         self._book = UsageBook(layout.usage)
         self._local.restore(self._book.load())
@@ -58,9 +61,9 @@ class Reception:
         )
 
     async def run(self) -> None:
-        """Keep keys and limits current until cancelled; then write down what keys have used."""
+        """Keep keys, limits and certificate current until cancelled; then write down what keys have used."""
         keeper = asyncio.create_task(keep(self._local, self._book), name="usage")
-        tasks = {asyncio.create_task(self._watch_keys(), name="keys")}
+        tasks = {asyncio.create_task(self._watch(), name="keys")}
         if self._shared:
             tasks.add(asyncio.create_task(self._shared.run(), name="limits"))
         try:
@@ -74,14 +77,18 @@ class Reception:
             keeper.cancel()
             await asyncio.wait({keeper})
 
-    async def _watch_keys(self) -> None:
+    async def _watch(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_S)
             self._keys.refresh()
+            if self._certificate:
+                self._certificate.refresh()
 
 
 @contextlib.contextmanager
-def reception(settings: Settings, layout: Layout, keys: KeyStore) -> Iterator[Reception]:
+def reception(
+    settings: Settings, layout: Layout, keys: KeyStore, certificate: Certificate | None
+) -> Iterator[Reception]:
     """The reception of one run, with its files open.
 
     Raises:
@@ -95,4 +102,4 @@ def reception(settings: Settings, layout: Layout, keys: KeyStore) -> Iterator[Re
         if settings.log_content and settings.content_log:
             contents = ContentLog(settings.content_log)
             stack.callback(contents.close)
-        yield Reception(settings, layout, keys, audit=audit, contents=contents)
+        yield Reception(settings, layout, keys, certificate=certificate, audit=audit, contents=contents)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -10,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner_supervisor import app
+from runner_supervisor.doctor import Examination, Finding, Level
 from runner_supervisor.engine.sizing import Sizing, mib
 
 out = Console(soft_wrap=True)
@@ -17,6 +20,7 @@ err = Console(stderr=True, soft_wrap=True)
 
 COLOURS = {"ready": "green", "failed": "red"}
 LAST_LINES = 5
+FINDING_COLOURS = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
 LEVELS = ("debug", "info", "warning", "error")
 LEVEL_COLOURS = {"debug": "dim", "warning": "yellow", "error": "red"}
 
@@ -33,8 +37,11 @@ def banner(ready: app.Ready) -> None:
         rows.append(("API key", f"{ready.new_key}  (shown this once: only its hash is kept)"))
     elif ready.needs_key:
         rows.append(("API key", _where_keys_are(ready)))
+    elif ready.open_to_all:
+        rows.append(("INSECURE", f"whoever can reach {ready.host} may use it, without a key"))
     if out.is_terminal:
-        out.print(Panel(_grid(rows), title="runner-supervisor is ready", expand=False, border_style="green"))
+        grid = _grid(rows, styles={"INSECURE": "bold red"})
+        out.print(Panel(grid, title="runner-supervisor is ready", expand=False, border_style="green"))
     else:
         out.print("runner-supervisor is ready")
         _plain(rows)
@@ -102,6 +109,46 @@ def sizing(found: Sizing, *, to: Console) -> None:
         to.print(f"{name:<28} {size:>15}  {how}".rstrip(), highlight=False, markup=False)
 
 
+def examination(found: Examination) -> None:
+    """What `check` found, a line each, and the memory that the model takes."""
+    for finding in found.findings:
+        _finding(finding)
+    if found.sizing:
+        out.print()
+        sizing(found.sizing, to=out)
+    out.print()
+    verdict = "a start would work" if found.works else "a start would not work: see what fails above"
+    out.print(verdict, style="bold" if found.works else "bold red", highlight=False)
+
+
+def _finding(finding: Finding) -> None:
+    if out.is_terminal:
+        level = Text(f"{finding.level:<5}", style=FINDING_COLOURS[finding.level])
+        out.print(Text.assemble(level, f"{finding.what:<16} ", finding.found))
+        if finding.advice:
+            out.print(Text(f"{'':<22} {finding.advice}", style="italic"))
+        return
+    advice = f"; {finding.advice}" if finding.advice else ""
+    out.print(f"{finding.level:<5} {finding.what:<16} {finding.found}{advice}", highlight=False, markup=False)
+
+
+def examination_as_json(found: Examination) -> dict[str, Any]:
+    """What `check` found, as JSON has it. Sizes are bytes."""
+    memory = None
+    if found.sizing:
+        fit, free = found.sizing.fit, found.sizing.free
+        memory = {
+            "fits": fit.fits,
+            "largest_context": fit.largest_ctx,
+            "needed_bytes": fit.estimate.working_bytes,
+            "free_bytes": free.host_bytes,
+            "needed_gpu_bytes": fit.estimate.gpu_bytes,
+            "free_gpu_bytes": list(free.gpu_bytes),
+            "items": [asdict(item) for item in fit.estimate.items],
+        }
+    return {"works": found.works, "findings": [asdict(each) for each in found.findings], "memory": memory}
+
+
 def is_at_least(level: str, least: str) -> bool:
     """Whether a line of a log of that level is at least of the other."""
     return LEVELS.index(level) >= LEVELS.index(least)
@@ -123,8 +170,9 @@ def _where_keys_are(ready: app.Ready) -> str:
 
 def _curl(ready: app.Ready) -> str:
     key = f' -H "Authorization: Bearer {ready.new_key or "$API_KEY"}"' if ready.needs_key else ""
+    trust = f" --cacert {shlex.quote(str(ready.certificate))}" if ready.certificate else ""
     body = '{"messages":[{"role":"user","content":"Hello!"}],"max_tokens":48}'
-    return f"curl {ready.address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
+    return f"curl{trust} {ready.address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'"
 
 
 def table(heads: list[str], rows: list[list[str]]) -> None:

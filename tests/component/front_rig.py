@@ -22,6 +22,7 @@ from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.requestids import RequestIds
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.front.strikes import Strikes
+from runner_supervisor.front.tls import Certificate
 from runner_supervisor.front.visit import Desk
 from runner_supervisor.keys.limits import LocalLimits
 from runner_supervisor.keys.store import KeyStore
@@ -204,6 +205,7 @@ async def rig(
     queue_timeout_s: float = DEADLINE_S,
     max_retries: int = 1,
     buffer_bytes: int | None = None,
+    certificate: Certificate | None = None,
     **more: Any,
 ) -> AsyncIterator[Rig]:
     socket = folder / "engine.sock"
@@ -235,6 +237,7 @@ async def rig(
         ),
         tcp=tcp,
         control=control,
+        certificate=certificate,
         settings=settings,
         changes=lambda: NO_CHANGES,
         stop=lambda: None,

@@ -57,7 +57,7 @@ class RedisServer:
         with Redis.from_url(self.url) as client:
             return client.execute_command(*command)
 
-    def keys(self) -> list[str]:
+    def records(self) -> list[str]:
         """The names of all records."""
         with Redis.from_url(self.url) as client:
             return sorted(name.decode() for name in client.scan_iter("*"))

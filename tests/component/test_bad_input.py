@@ -185,3 +185,10 @@ async def test_a_head_that_the_engine_would_not_read_is_refused(short_dir: Path,
     async with rig(short_dir) as here:
         assert (await here.ask(request(headers=line + "\r\n"))).startswith(b"HTTP/1.1 431 ")
         assert not here.engine.asked
+
+
+async def test_what_comes_after_a_head_that_was_refused_is_passed_over(short_dir: Path) -> None:
+    async with rig(short_dir) as here:
+        answer = await here.ask(request(headers="X: " + "x" * (1 << 20) + "\r\n", body=b"hello"))
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert answer.count(b"HTTP/1.1 ") == 1

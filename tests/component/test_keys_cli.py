@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ import pytest
 
 from runner_supervisor.core.access import Scope
 from runner_supervisor.core.quota import Limits, Quota
+from runner_supervisor.keys.limits import DAY_S, Count
 from runner_supervisor.keys.store import KeyStore
+from runner_supervisor.keys.usage import UsageBook
 
 LIMIT_S = 60
 
@@ -121,7 +124,7 @@ def test_a_key_without_options_is_for_inference_without_limits(keys: Keys) -> No
 def test_json_has_all_but_the_hash(keys: Keys) -> None:
     made = json.loads(keys.ok("create", "--name", "ci", "--rate", "60/min", "--json"))
     assert made["secret"].startswith("rsk_")
-    assert json.loads(keys.ok("show", "ci", "--json")) == made["key"]
+    assert json.loads(keys.ok("show", "ci", "--json")) == made["key"] | {"used": []}
     assert json.loads(keys.ok("list", "--json")) == [made["key"]]
     assert (made["key"]["name"], made["key"]["rate"], made["key"]["state"]) == ("ci", "60/min", "active")
     rotated = json.loads(keys.ok("rotate", made["key"]["id"][:6], "--json"))
@@ -140,6 +143,22 @@ def test_lists_are_aligned_and_show_what_a_key_may_do(keys: Keys) -> None:
     shown = keys.ok("show", "ci")
     assert "limits:      60/min requests, 4 at once\n" in shown
     assert "secrets:     made " in shown
+
+
+def test_what_a_key_has_used_is_shown_by_day(keys: Keys) -> None:
+    keys.ok("create", "--name", "ci")
+    assert json.loads(keys.ok("show", "ci", "--json"))["used"] == []
+    key_id = json.loads(keys.ok("show", "ci", "--json"))["id"]
+    day = int(time.time() // DAY_S)
+    counts = {(key_id, day - 1): Count(2, 1000, 20), (key_id, day): Count(1, 30, 4), ("other", day): Count(9, 9, 9)}
+    UsageBook(keys.state_dir / "usage.sqlite").save([], counts)
+    used = json.loads(keys.ok("show", "ci", "--json"))["used"]
+    assert [(each["requests"], each["prompt_tokens"], each["generated_tokens"]) for each in used] == [
+        (2, 1000, 20),
+        (1, 30, 4),
+    ]
+    today = used[1]["day"]
+    assert f"{today}: 1 requests, 30 prompt and 4 generated tokens" in keys.ok("show", "ci")
 
 
 def test_two_processes_at_once_lose_nothing(keys: Keys) -> None:

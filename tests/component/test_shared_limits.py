@@ -127,7 +127,7 @@ async def test_a_key_without_limits_is_no_business_of_redis(redis: RedisServer) 
         limits.take(principal(Limits()), verdicts.append)
         limits.charge(principal(Limits()), prompt_tokens=1, generated_tokens=1)
         assert verdicts == [Verdict()]
-        assert redis.keys() == []
+        assert redis.records() == []
 
 
 async def test_records_end_by_themselves_and_hold_no_more_than_key_ids(redis: RedisServer) -> None:
@@ -136,7 +136,7 @@ async def test_records_end_by_themselves_and_hold_no_more_than_key_ids(redis: Re
         await take(limits, key)
         limits.charge(key, prompt_tokens=1, generated_tokens=1)
         await settled(limits)
-    names = redis.keys()
+    names = redis.records()
     assert names == ["runner:{abcdef012345}:leases", "runner:{abcdef012345}:use"]
     assert all(0 < redis.do("PTTL", name) <= 61_000 for name in names)  # type: ignore[operator]
 

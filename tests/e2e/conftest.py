@@ -45,7 +45,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def engine_build() -> Path:
     """The manifest of the real llama-server, built first if it is not there."""
-    command = [sys.executable, "-m", "runner_builders", "build", "--reuse", "--print-manifest"]
+    command = [sys.executable, "-m", "runner_supervisor", "build", "--reuse", "--print-manifest"]
     built = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=BUILD_TIMEOUT_S)
     return Path(built.stdout.strip())
 
@@ -149,6 +149,20 @@ class Supervisor:
     def engine_pid(self) -> int:
         """The real llama-server's process id."""
         return int(self.status()["engine"]["pid"])
+
+    def run(self, *arguments: str) -> str:
+        """What a command about it prints."""
+        command = [*COMMAND, *arguments, "--state-dir", str(self.state_dir)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def create_key(self, name: str, *options: str) -> str:
+        """A new key, which it knows of when this returns."""
+        key = self.run("keys", "create", "--name", name, *options)
+        with httpx.Client(base_url=self.url, headers={"x-api-key": key}) as client:
+            eventually(lambda: client.get("/no/such/path").status_code, lambda seen: seen != 401, timeout_s=5)
+        return key
 
     def engine(self) -> httpx.Client:
         """A client that talks to llama-server directly, past the front."""

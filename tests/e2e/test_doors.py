@@ -74,11 +74,13 @@ def test_a_loopback_address_is_open_but_not_to_pages_from_elsewhere(service: Sup
     assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "foreign_origin")
 
 
-def test_admin_is_served_on_the_control_socket_alone(public: Supervisor, service: Supervisor) -> None:
+def test_admin_calls_need_an_admin_key_on_the_network(public: Supervisor, service: Supervisor) -> None:
     for url, headers in ((service.url, {}), (public.url, {"x-api-key": key_of(public)})):
         response = httpx.post(f"{url}/admin/stop", headers=headers)
-        assert (response.status_code, response.json()["error"]["code"]) == (403, "admin_only")
+        assert (response.status_code, response.json()["error"]["code"]) == (403, "wrong_scope")
         assert httpx.get(f"{url}/admin/status", headers=headers).status_code == 403
+    admin = {"x-api-key": public.create_key("operator", "--scope", "admin")}
+    assert httpx.get(f"{public.url}/admin/status", headers=admin).json()["engine"]["state"] == "ready"
 
 
 def test_given_keys_close_a_loopback_address_and_stay_out_of_the_engine(engine_build: Path, short_dir: Path) -> None:
@@ -92,3 +94,14 @@ def test_given_keys_close_a_loopback_address_and_stay_out_of_the_engine(engine_b
         inherited = Path(f"/proc/{supervisor.engine_pid}/environ").read_bytes()
     assert b"secret" not in inherited
     assert b"RUNNER_" not in inherited
+
+
+def test_an_address_may_be_left_open_and_that_is_said_loudly(engine_build: Path, short_dir: Path) -> None:
+    assert engine_build.exists()
+    with Supervisor(short_dir / "state", "--host", "0.0.0.0", "--insecure-no-auth") as supervisor:
+        supervisor.wait_ready()
+        assert httpx.post(f"{supervisor.url}{COMPLETIONS}", json=PROMPT).status_code == 200
+        assert "INSECURE: whoever can reach 0.0.0.0 may use it, without a key" in supervisor.log
+        assert supervisor.banner("INSECURE") == "whoever can reach 0.0.0.0 may use it, without a key"
+        supervisor.create_key("first")
+        assert httpx.post(f"{supervisor.url}{COMPLETIONS}", json=PROMPT).status_code == 401

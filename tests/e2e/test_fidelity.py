@@ -78,29 +78,55 @@ VOLATILE = re.compile(
 OF_ONE_CONNECTION = {"keep-alive", "connection"}
 """Each request has a connection of its own: llama-server now and then closes one after a stream."""
 
+OURS = {"x-request-id"}
+"""What the front adds."""
+
+KEPT_BACK = "access-control-"
+"""llama-server lets every page in, with credentials; the front has rules of its own (front/origins.py)."""
+
+
+def kept(response: httpx.Response) -> list[tuple[bytes, bytes]]:
+    """The headers that are to be the same."""
+    return [
+        (name, value)
+        for name, value in response.headers.raw
+        if not (lower := name.lower().decode()).startswith(KEPT_BACK) and lower not in OF_ONE_CONNECTION | OURS
+    ]
+
 
 def answer(client: httpx.Client, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, list[Any], bytes]:
     content = None if body is None else json.dumps(body).encode()
-    headers = {
+    asked = {
         "connection": "close",
         "accept-encoding": "identity",
         "origin": "http://localhost:3000",
         "accept": "*/*",
     }
-    with client.stream(method, path, content=content, headers=headers) as response:
+    with client.stream(method, path, content=content, headers=asked) as response:
         raw = b"".join(response.iter_raw())
-    kept = [(name, value) for name, value in response.headers.raw if name.lower().decode() not in OF_ONE_CONNECTION]
+    headers = kept(response)
     masked = VOLATILE.sub(b"", raw)
     if masked != raw:
-        kept = [(name, value) for name, value in kept if name.lower() != b"content-length"]
-    return response.status_code, kept, masked
+        headers = [(name, value) for name, value in headers if name.lower() != b"content-length"]
+    return response.status_code, headers, masked
+
+
+@pytest.fixture(scope="module")
+def guarded(engine_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Supervisor, str]]:
+    """A supervisor, and a key that may ask everything."""
+    assert engine_build.exists()
+    with Supervisor(tmp_path_factory.mktemp("rs") / "s") as supervisor:
+        supervisor.wait_ready()
+        yield supervisor, supervisor.create_key("all", "--scope", "admin")
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
 def test_a_route_answers_the_same_directly_and_through_the_front(
-    service: Supervisor, method: str, path: str, body: dict[str, Any] | None
+    guarded: tuple[Supervisor, str], method: str, path: str, body: dict[str, Any] | None
 ) -> None:
-    with service.engine() as engine, httpx.Client(base_url=service.url, timeout=30) as front:
+    service, key = guarded
+    may = {"authorization": f"Bearer {key}"}
+    with service.engine() as engine, httpx.Client(base_url=service.url, headers=may, timeout=30) as front:
         answer(engine, method, path, body)  # so that both find the same prompt cache
         direct = answer(engine, method, path, body)
         fronted = answer(front, method, path, body)
@@ -134,6 +160,5 @@ def test_a_page_and_its_assets_are_the_same(with_pages: Supervisor, path: str, m
             for client in (engine, front):
                 with client.stream(method, path, headers=wanted) as response:
                     raw = b"".join(response.iter_raw())
-                kept = [each for each in response.headers.raw if each[0].lower().decode() not in OF_ONE_CONNECTION]
-                seen.append((response.status_code, kept, raw))
+                seen.append((response.status_code, kept(response), raw))
             assert seen[0] == seen[1]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.e2e.conftest import COMMAND, Supervisor
+from tests.e2e.conftest import Supervisor
 
 from runner_supervisor.core.access import Scope
 from runner_supervisor.front.routes import CONTROL, ROUTES, Route
@@ -23,12 +22,6 @@ HARMLESS = {"/admin": "/admin/nothing"}
 """Paths whose own name would do something."""
 
 
-def create_key(supervisor: Supervisor, name: str, *options: str) -> str:
-    """A new key of a running supervisor's, by the command line."""
-    command = [*COMMAND, "keys", "create", "--state-dir", str(supervisor.state_dir), "--name", name, *options]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def keys(engine_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
     """A supervisor's address, and a key for each scope."""
@@ -36,10 +29,7 @@ def keys(engine_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     environment = os.environ | {"RUNNER_TRUSTED_PROXIES": "127.0.0.1"}
     with Supervisor(tmp_path_factory.mktemp("rs") / "s", environment=environment) as supervisor:
         supervisor.wait_ready()
-        made = {scope.value: create_key(supervisor, scope.value, "--scope", scope.value) for scope in Scope}
-        with httpx.Client(base_url=supervisor.url, trust_env=False) as client:
-            while client.get("/v1/models", headers={"x-api-key": made["admin"]}).status_code == 401:
-                pass  # it is known within a second
+        made = {scope.value: supervisor.create_key(scope.value, "--scope", scope.value) for scope in Scope}
         yield supervisor.url, made
 
 

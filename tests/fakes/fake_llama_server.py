@@ -9,6 +9,7 @@ It takes llama-server's own flags for model and address, and, after them, any of
     --hang-after N      answer /metrics N times, and then no more, while /health stays at 200
     --oom-unless FLAG   say that memory ran out, and exit with code 1, unless --FLAG is given too
     --ignore-term       ignore TERM
+    --answer TEXT       answer chats with TEXT (else they get 404)
     --fork              leave a grandchild in the process group that holds the log pipe; prints its pid
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import socketserver
@@ -29,10 +31,11 @@ METRICS = b"llamacpp:requests_processing 0\nllamacpp:n_decode_total 1\nllamacpp:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers /health, /props and /metrics; everything else is 404."""
+    """Answers /health, /props and /metrics, and chats if it was told how; everything else is 404."""
 
     loading = threading.Event()
     hang_after: int | None = None
+    answer: str | None = None
     asked = 0
 
     def do_GET(self) -> None:
@@ -48,6 +51,14 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         with contextlib.suppress(BrokenPipeError):
             self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        """One chat."""
+        body = json.dumps({"choices": [{"message": {"role": "assistant", "content": self.answer}}]}).encode()
+        self.send_response(404 if self.answer is None else 200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def address_string(self) -> str:
         """A Unix socket's client has no address."""
@@ -77,6 +88,7 @@ def main() -> None:
     parser.add_argument("--hang-after", type=int)
     parser.add_argument("--oom-unless")
     parser.add_argument("--ignore-term", action="store_true")
+    parser.add_argument("--answer")
     parser.add_argument("--fork", action="store_true")
     options, others = parser.parse_known_args()
     if options.oom_unless and f"--{options.oom_unless}" not in others:
@@ -94,7 +106,7 @@ def main() -> None:
     if options.fork:
         grandchild = subprocess.Popen(["sleep", "60"])
         print(f"grandchild {grandchild.pid}", flush=True)
-    Handler.hang_after = options.hang_after
+    Handler.hang_after, Handler.answer = options.hang_after, options.answer
     if options.never_ready or options.load_lines:
         Handler.loading.set()
     if options.load_lines:

@@ -122,9 +122,10 @@ class Use:
         """Fill the bucket for the time that has passed, and begin a window where one has ended."""
         quota = limits.requests
         if quota is not None:
+            spent = self.spent
             if now > self.at_s:
-                self.spent = max(0.0, self.spent - (now - self.at_s) * quota.amount / quota.period_s)
-            self.spent = min(self.spent, float(quota.amount))
+                spent -= (now - self.at_s) * quota.amount / quota.period_s
+            self.spent = 0.0 if spent < 0.0 else spent if spent < quota.amount else float(quota.amount)
         self.at_s = now
         quota = limits.tokens
         if quota is not None:
@@ -143,13 +144,13 @@ class Use:
             wait_s: when to try again.
         """
         requests = tokens = None
-        if limits.requests is not None:
-            amount = limits.requests.amount
-            remaining = max(0, int(amount - self.spent))
-            requests = Left(amount, remaining, self.spent * limits.requests.period_s / amount)
-        if limits.tokens is not None:
-            amount = limits.tokens.amount
-            tokens = Left(amount, max(0, amount - self.tokens), self.window_s + limits.tokens.period_s - now)
+        if (quota := limits.requests) is not None:
+            amount, spent = quota.amount, self.spent
+            remaining = int(amount - spent) if spent < amount else 0
+            requests = Left(amount, remaining, spent * quota.period_s / amount)
+        if (quota := limits.tokens) is not None:
+            amount, used = quota.amount, self.tokens
+            tokens = Left(amount, amount - used if used < amount else 0, self.window_s + quota.period_s - now)
         return Verdict(exceeded, wait_s, requests, tokens)
 
     def whole_s(self, limits: Limits) -> float:

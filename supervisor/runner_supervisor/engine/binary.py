@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner_supervisor.errors import EngineError
 
+SCHEMA = 3
+BESIDE = frozenset({"manifest.json", "sbom.cdx.json"})
+"""What lies beside the files of a build, and is none of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineBinary:
-    """A llama-server executable: where it is, for which `backend` it was built, from which `commit`, its hash."""
+    """A llama-server: where it is, for which `backend` it was built, from which `commit`, and its files' SHA-256."""
 
     path: Path
     backend: str
     commit: str
-    sha256: str = ""
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def read_manifest(manifest: Path) -> EngineBinary:
-    """Read the manifest that `runner-supervisor build` wrote.
+    """Read the manifest that `runner-supervisor build` wrote, and see that the files are what it says.
 
     Raises:
-        EngineError: the manifest or the binary it names is missing or unreadable.
+        EngineError: the manifest or a file it names is missing or unreadable, or a file is not what was built.
     """
     again = "run `runner-supervisor build` to make it again"
     try:
         fields = json.loads(manifest.read_bytes())
+        schema = fields["schema"]
         binary = EngineBinary(
             path=manifest.parent / fields["binary"],
             backend=fields["backend"],
             commit=fields["commit"],
-            sha256=fields["sha256"],
+            files=dict(fields["files"]),
         )
+        damaged = _damaged(manifest.parent, binary.files)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EngineError(f"cannot read the build manifest {manifest} ({error}); {again}") from None
+    if schema != SCHEMA:
+        raise EngineError(f"{manifest} has schema {schema}, not {SCHEMA}; {again}")
+    if damaged:
+        raise EngineError(
+            f"{damaged} is not what was built: the disk fails, or somebody changed it; find out which, then {again}"
+        )
     if not os.access(binary.path, os.X_OK):
         raise EngineError(f"no executable llama-server at {binary.path}; {again}")
     return binary
+
+
+def _damaged(folder: Path, files: dict[str, str]) -> Path | None:
+    """The first file that differs from its SHA-256, or that nobody built: llama-server loads what lies beside it."""
+    for name, expected in files.items():
+        with (folder / name).open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                return folder / name
+    return next((path for path in sorted(folder.iterdir()) if path.name not in BESIDE | files.keys()), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from runner_supervisor.core.access import Principal, Scope
@@ -33,6 +34,8 @@ OPERATOR = Principal(Share("operator"), "operator", frozenset({Scope.ADMIN}))
 NOBODY = Principal(Share(""), "", frozenset())
 """Whoever shows no key that is known."""
 
+BEARER = b"bearer "
+
 WITHOUT_KEY = frozenset({ANYONE.id, OPERATOR.id, NOBODY.id})
 
 
@@ -49,8 +52,7 @@ class Request:
     authority: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """Who asks, why not if they may not, and whether a key was shown that there is not: a guess, perhaps."""
 
     principal: Principal
@@ -104,13 +106,17 @@ class Gate:
         headers = request.headers
         if self._hosts.refuses(headers.get(b"host"), request.authority):
             return Judgement(NOBODY, FOREIGN_HOST)
-        secret = headers.get(b"authorization") or headers.get(b"x-api-key")
-        principal = ANYONE if self.open else self._find(secret)
-        if principal is None:
-            return Judgement(NOBODY, INVALID_KEY, guess=bool(secret))
-        origin = headers.get(b"origin")
-        if self.open and origin is not None and not is_local(origin) and not self.origins.allows(origin):
-            return Judgement(principal, FOREIGN_ORIGIN)
+        if self.open:
+            principal = ANYONE
+            origin = headers.get(b"origin")
+            if origin is not None and not is_local(origin) and not self.origins.allows(origin):
+                return Judgement(ANYONE, FOREIGN_ORIGIN)
+        else:
+            secret = headers.get(b"authorization") or headers.get(b"x-api-key")
+            holder = self._find(secret) if secret else None
+            if holder is None:
+                return Judgement(NOBODY, INVALID_KEY, guess=bool(secret))
+            principal = holder
         return Judgement(principal, self._why_not(request, principal, scope))
 
     def _why_not(self, request: Request, principal: Principal, scope: Scope) -> Refusal | None:
@@ -124,11 +130,10 @@ class Gate:
             return WRONG_MODEL
         return None
 
-    def _find(self, secret: bytes | None) -> Principal | None:
-        if not secret:
-            return None
-        scheme, _, rest = secret.partition(b" ")
-        return self._keys.find(rest.strip() if scheme.lower() == b"bearer" else secret)
+    def _find(self, secret: bytes) -> Principal | None:
+        if secret[: len(BEARER)].lower() == BEARER:
+            secret = secret[len(BEARER) :].strip()
+        return self._keys.find(secret)
 
 
 def is_local(origin: bytes) -> bool:

@@ -14,6 +14,8 @@ HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9_.\-]*[a-z0-9_])
 """A name or an address, with or without a port (RFC 9110, 7.2)."""
 
 LONGEST = 260
+REMEMBERED = 64
+"""How many Host headers are remembered, with whether they name us: clients say the same ones again and again."""
 
 
 class Hosts:
@@ -30,6 +32,7 @@ class Hosts:
         self._exact = frozenset(name for name, each in zip(names, allowed, strict=True) if not each.startswith("*."))
         self._below = tuple(f".{name}" for name, each in zip(names, allowed, strict=True) if each.startswith("*."))
         self._any = not loopback and not allowed
+        self._known: dict[bytes, bool] = {}
 
     def refuses(self, host: bytes | None, authority: bytes | None) -> bool:
         """Whether a request is not for here.
@@ -43,7 +46,17 @@ class Hosts:
         return not self._knows(host) or (authority is not None and not self._knows(authority))
 
     def _knows(self, host: bytes | None) -> bool:
-        name = name_of(host.decode("latin-1")) if host is not None else None
+        if host is None:
+            return False
+        known = self._known.get(host)
+        if known is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            known = self._known[host] = self._is_ours(host)
+        return known
+
+    def _is_ours(self, host: bytes) -> bool:
+        name = name_of(host.decode("latin-1"))
         return name is not None and (name in self._exact or name.endswith(self._below) or is_loopback(name))
 
 

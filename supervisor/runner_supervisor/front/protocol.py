@@ -43,6 +43,8 @@ PATIENCE_S = 30.0
 
 PIPELINED = 16
 LOCAL = "local"
+GONE = "gone"
+"""The address of a client that had left before anybody could ask for it."""
 
 
 class FrontProtocol(HttpToolsProtocol):
@@ -62,7 +64,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._backend = backend
         self._heads = heads
         self._trusted = False
-        self._peer: str | None = None
+        self._peer = LOCAL
         self._at_work: Relay | None = None
         self._closing = False
         self._head_bytes = 0
@@ -77,11 +79,14 @@ class FrontProtocol(HttpToolsProtocol):
     # The connection.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected. In place of uvicorn's: that looks addresses up, which FastAPI alone reads."""
+        """A client has connected. In place of uvicorn's, which looks up what FastAPI alone reads, too."""
         self.connections.add(self)
         self.transport = transport
         self.flow = FlowControl(transport)
         self._trusted = transport.get_extra_info("socket").family == getattr(socket, "AF_UNIX", None)
+        if not self._trusted:  # asked now: a request may have to be written down when its connection has gone
+            peer = get_remote_addr(transport)
+            self._peer = peer[0] if peer else GONE
         self._deadline = self.loop.time() + PATIENCE_S
         self._watch = self.loop.call_later(PATIENCE_S, self._look_at_the_clock)
 
@@ -149,9 +154,6 @@ class FrontProtocol(HttpToolsProtocol):
 
     def address(self, forwarded: Sequence[bytes]) -> str:
         """The client's address, by what trusted proxies say in X-Forwarded-For. "local": the control socket."""
-        if self._peer is None:
-            peer = get_remote_addr(self.transport)
-            self._peer = peer[0] if peer else LOCAL
         return self._backend.desk.proxies.client(self._peer, forwarded) if forwarded else self._peer
 
     def close_after_answer(self, *, linger: bool) -> None:
@@ -239,7 +241,7 @@ class FrontProtocol(HttpToolsProtocol):
         """A piece of a request's body."""
         if isinstance(self.cycle, Relay):
             self.cycle.on_body(body)
-        else:
+        elif not self._closing:
             super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -29,6 +29,7 @@ from runner_supervisor.front.outbox import Outbox
 from runner_supervisor.front.protocol import FrontProtocol
 from runner_supervisor.front.queue import SlotQueue
 from runner_supervisor.front.replies import Refusal
+from runner_supervisor.front.tls import HANDSHAKE_S, Certificate
 from runner_supervisor.front.upstream import Upstream
 from runner_supervisor.front.visit import Desk
 from runner_supervisor.private import remove_socket
@@ -52,9 +53,11 @@ def bind_tcp(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        with contextlib.ExitStack() as unless_bound:
+            listener = unless_bound.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            unless_bound.pop_all()
     except OSError as error:
         raise AddressError(
             f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --host or --port"
@@ -79,11 +82,38 @@ def bind_unix(path: Path) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers: the app decides when to stop."""
+    """uvicorn's server without its signal handlers: the app decides when to stop. TLS is for TCP alone."""
+
+    def __init__(self, config: uvicorn.Config, *, certificate: Certificate | None) -> None:
+        super().__init__(config)
+        self._certificate = certificate
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen on these sockets. In place of uvicorn's, which has TLS on all of them or on none."""
+        self.servers = [await self._listen(each) for each in sockets or ()]
+        self.started = True
+
+    async def _listen(self, listener: socket.socket) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        backlog = self.config.backlog
+        if self._certificate is None or listener.family == socket.AF_UNIX:
+            return await loop.create_server(self._connection, sock=listener, backlog=backlog)
+        return await loop.create_server(
+            self._connection,
+            sock=listener,
+            backlog=backlog,
+            ssl=self._certificate.context,
+            ssl_handshake_timeout=HANDSHAKE_S,
+            ssl_shutdown_timeout=CLOSE_S,
+        )
+
+    def _connection(self) -> asyncio.Protocol:
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 class Front:
@@ -97,6 +127,7 @@ class Front:
         desk: Desk,
         tcp: socket.socket,
         control: socket.socket,
+        certificate: Certificate | None,
         settings: Settings,
         changes: Callable[[], Changes],
         stop: Callable[[], None],
@@ -111,6 +142,7 @@ class Front:
         self.draining = False
         self._engines = engines
         self._sockets = [tcp, control]
+        self._scheme = "https" if certificate else "http"
         self._upstream: Upstream | None = None
         self._leaving: Upstream | None = None
         self._between = False
@@ -140,7 +172,7 @@ class Front:
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=CLOSE_S,
         )
-        self._server = Server(config)
+        self._server = Server(config, certificate=certificate)
 
     def _load(self) -> Load:
         return Load(self.draining, len(self._relays), self.queue.queued, self._ends_within_s)
@@ -151,7 +183,7 @@ class Front:
         host, port = self._sockets[0].getsockname()[:2]
         if host in {"0.0.0.0", "::"}:  # noqa: S104
             host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return f"{self._scheme}://[{host}]:{port}" if ":" in host else f"{self._scheme}://{host}:{port}"
 
     @property
     def serving(self) -> bool:

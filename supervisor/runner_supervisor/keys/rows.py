@@ -12,12 +12,16 @@ from runner_supervisor.core.access import Principal, Scope
 from runner_supervisor.core.quota import Limits, Quota
 from runner_supervisor.keys.key import Key, Secret
 
-_COLUMNS = (
-    "id, name, scopes, models, requests, requests_period_s, tokens, tokens_period_s, concurrent, "
-    "weight, priority, created_s, expires_s, revoked_s"
-)
-_KEYS = f"SELECT {_COLUMNS} FROM keys"  # noqa: S608  constants alone
-_ADD_KEY = f"INSERT INTO keys ({_COLUMNS}) VALUES ({', '.join('?' * (_COLUMNS.count(',') + 1))})"  # noqa: S608  constants alone
+_KEYS = """
+    SELECT id, name, scopes, models, requests, requests_period_s, tokens, tokens_period_s, concurrent,
+           weight, priority, created_s, expires_s, revoked_s
+    FROM keys
+"""
+_ADD_KEY = """
+    INSERT INTO keys (id, name, scopes, models, requests, requests_period_s, tokens, tokens_period_s, concurrent,
+                      weight, priority, created_s, expires_s, revoked_s)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ import pytest
 
 from runner_builders import source
 from runner_builders.errors import SourceError
-from runner_builders.pin import Pin, read_pin
+from runner_builders.pin import Pin, Sdist, read_pin
 from runner_builders.run import OF_ANOTHER_REPOSITORY
 from runner_builders.source import find_source
+from runner_builders.tree import checksum
 
 BACKEND = """
 import os
@@ -91,11 +92,15 @@ def pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pin:
     return Pin(
         commit=commit,
         git=f"file://{tmp_path / 'upstream'}",
-        sdist_requirement="tiny-sdist==1.0",
-        sdist_sha256=sha256,
-        sdist_subdirectory="vendor/llama.cpp",
+        sdist=Sdist("tiny-sdist==1.0", sha256, "vendor/llama.cpp", tree_sha256=checksum(tmp_path / "upstream")),
         patches=(),
     )
+
+
+def with_sdist(pin: Pin, **changes: str) -> Pin:
+    """The pin without git, and with another sdist."""
+    assert pin.sdist
+    return replace(pin, git="file:///nowhere", sdist=replace(pin.sdist, **changes))
 
 
 def silent(_: str) -> None:
@@ -104,7 +109,8 @@ def silent(_: str) -> None:
 
 def test_the_pin_of_this_repository_is_complete() -> None:
     pin = read_pin()
-    assert (len(pin.commit), len(pin.sdist_sha256)) == (40, 64)
+    assert pin.sdist
+    assert (len(pin.commit), len(pin.sdist.sha256), len(pin.sdist.tree_sha256)) == (40, 64, 64)
 
 
 def test_git_is_asked_first_and_the_cache_keeps_what_it_gave(pin: Pin, tmp_path: Path) -> None:
@@ -118,24 +124,22 @@ def test_git_is_asked_first_and_the_cache_keeps_what_it_gave(pin: Pin, tmp_path:
 
 
 def test_without_git_the_sdist_is_fetched_by_pip_and_only_its_tree_kept(pin: Pin, tmp_path: Path) -> None:
-    pin = replace(pin, git="file:///nowhere")
-    found = find_source(pin, explicit=None, cache=tmp_path / "cache", say=silent)
-    assert found.origin == "sdist"
-    assert sorted(path.name for path in found.path.iterdir()) == [source.STAMP, "CMakeLists.txt"]
+    found = find_source(with_sdist(pin), explicit=None, cache=tmp_path / "cache", say=silent)
+    assert (found.origin, found.sha256) == ("sdist", checksum(tmp_path / "upstream"))
+    assert [path.name for path in found.path.iterdir()] == ["CMakeLists.txt"]
     assert [path.name for path in (tmp_path / "cache" / "sources").iterdir()] == [pin.commit]
 
 
 def test_a_wrong_checksum_stops_with_both_values(pin: Pin, tmp_path: Path) -> None:
-    actual, wrong = pin.sdist_sha256, "0" * 64
-    bad = replace(pin, git="file:///nowhere", sdist_sha256=wrong)
-    with pytest.raises(SourceError) as caught:
-        find_source(bad, explicit=None, cache=tmp_path / "cache", say=silent)
-    assert f"has sha256 {actual}, but {wrong} is pinned" in str(caught.value)
+    assert pin.sdist
+    wrong = "0" * 64
+    with pytest.raises(SourceError, match=f"tiny-sdist==1.0 has sha256 {pin.sdist.sha256}, but {wrong} is pinned"):
+        find_source(with_sdist(pin, sha256=wrong), explicit=None, cache=tmp_path / "cache", say=silent)
     assert not list((tmp_path / "cache" / "sources").iterdir())
 
 
 def test_with_neither_both_reasons_and_a_way_out_are_named(pin: Pin, tmp_path: Path) -> None:
-    bad = replace(pin, git="file:///nowhere", sdist_requirement="no-such-thing==1")
+    bad = with_sdist(pin, requirement="no-such-thing==1")
     with pytest.raises(SourceError, match=r"git said «.+», pip said «.*no-such-thing.*»; check the network, or put"):
         find_source(bad, explicit=None, cache=tmp_path / "cache", say=silent)
 
@@ -164,8 +168,40 @@ def test_a_folder_inside_another_repository_is_not_taken_for_it(pin: Pin, tmp_pa
     inside = tmp_path / "upstream" / "inside"
     inside.mkdir()
     (inside / "CMakeLists.txt").touch()
-    with pytest.raises(SourceError, match="is at commit unknown, but"):
+    with pytest.raises(SourceError, match=r"inside has sha256 [0-9a-f]{64}, but"):
         find_source(pin, explicit=inside, cache=tmp_path / "cache", say=silent)
+
+
+@pytest.mark.parametrize("name", ["CMakeLists.txt", "new.cmake"])
+def test_a_changed_checkout_is_refused(pin: Pin, tmp_path: Path, name: str) -> None:
+    (tmp_path / "upstream" / name).write_text("project(other)\n")
+    with pytest.raises(SourceError, match=rf"was changed, {name} for one; put changes into third_party/patches"):
+        find_source(pin, explicit=tmp_path / "upstream", cache=tmp_path / "cache", say=silent)
+
+
+def test_a_tree_without_git_is_verified_by_its_checksum(pin: Pin, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / "CMakeLists.txt").write_text("project(x)\n")
+    assert find_source(pin, explicit=plain, cache=tmp_path / "cache", say=silent).commit == pin.commit
+    (plain / "CMakeLists.txt").write_text("project(y)\n")
+    with pytest.raises(SourceError, match=r"plain has sha256 [0-9a-f]{64}, but"):
+        find_source(pin, explicit=plain, cache=tmp_path / "cache", say=silent)
+    with pytest.raises(SourceError, match="but a git checkout is pinned"):
+        find_source(replace(pin, sdist=None), explicit=plain, cache=tmp_path / "cache", say=silent)
+
+
+def test_a_cached_source_that_was_changed_is_fetched_again(pin: Pin, tmp_path: Path) -> None:
+    found = find_source(with_sdist(pin), explicit=None, cache=tmp_path / "cache", say=silent)
+    (found.path / "CMakeLists.txt").write_text("project(y)\n")
+    said: list[str] = []
+    again = find_source(with_sdist(pin), explicit=None, cache=tmp_path / "cache", say=said.append)
+    assert (said[0], again) == (f"the source in {found.path} is not what is pinned; fetching it again", found)
+
+
+def test_an_sdist_with_another_tree_than_is_pinned_is_refused(pin: Pin, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"the tree in tiny-sdist==1.0 has sha256 .* at odds with itself"):
+        find_source(with_sdist(pin, tree_sha256="0" * 64), explicit=None, cache=tmp_path / "cache", say=silent)
 
 
 def test_a_folder_without_a_source_is_refused(pin: Pin, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
-"""The builder's manifest, as the supervisor reads it."""
+"""The builder's manifest, as the supervisor reads it: what is run is what was built."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,19 +12,69 @@ import pytest
 from runner_supervisor.engine.binary import EngineBinary, read_manifest
 from runner_supervisor.errors import EngineError
 
-FIELDS = {"binary": "llama-server", "backend": "cpu", "commit": "abc", "sha256": "f00d", "more": 1}
+BINARY, LIBRARY = b"\x7fELF", b"library"
+FILES = {"llama-server": hashlib.sha256(BINARY).hexdigest(), "libggml.so": hashlib.sha256(LIBRARY).hexdigest()}
+FIELDS = {"schema": 3, "binary": "llama-server", "backend": "cpu", "commit": "abc", "files": FILES, "more": 1}
 
 
-def test_the_binary_lies_beside_its_manifest(tmp_path: Path) -> None:
-    (tmp_path / "llama-server").touch(mode=0o755)
+@pytest.fixture
+def build(tmp_path: Path) -> Path:
+    """A build's folder."""
+    (tmp_path / "llama-server").write_bytes(BINARY)
+    (tmp_path / "llama-server").chmod(0o755)
+    (tmp_path / "libggml.so").write_bytes(LIBRARY)
+    (tmp_path / "sbom.cdx.json").touch()
     (tmp_path / "manifest.json").write_text(json.dumps(FIELDS))
-    expected = EngineBinary(path=tmp_path / "llama-server", backend="cpu", commit="abc", sha256="f00d")
-    assert read_manifest(tmp_path / "manifest.json") == expected
+    return tmp_path
 
 
-@pytest.mark.parametrize("text", [None, "no json", "[]", "{}", json.dumps(FIELDS)])
-def test_what_cannot_be_used_is_refused_with_a_way_out(tmp_path: Path, text: str | None) -> None:
+def test_the_binary_lies_beside_its_manifest(build: Path) -> None:
+    expected = EngineBinary(path=build / "llama-server", backend="cpu", commit="abc", files=FILES)
+    assert read_manifest(build / "manifest.json") == expected
+
+
+def test_a_prebuilt_binary_lies_elsewhere(build: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "prebuilt"
+    folder.mkdir()
+    binary = str(build / "llama-server")
+    fields = FIELDS | {"binary": binary, "files": {binary: FILES["llama-server"]}}
+    (folder / "manifest.json").write_text(json.dumps(fields))
+    assert read_manifest(folder / "manifest.json").path == build / "llama-server"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_is_refused(build: Path, name: str) -> None:
+    content = bytearray((build / name).read_bytes())
+    content[-1] ^= 1
+    (build / name).write_bytes(content)
+    with pytest.raises(
+        EngineError, match=f"{re.escape(str(build / name))} is not what was built: the disk fails, or"
+    ):
+        read_manifest(build / "manifest.json")
+
+
+def test_a_library_that_was_put_beside_it_is_refused(build: Path) -> None:
+    (build / "libggml-cpu-better.so").touch()
+    with pytest.raises(EngineError, match=r"libggml-cpu-better.so is not what was built"):
+        read_manifest(build / "manifest.json")
+
+
+@pytest.mark.parametrize("text", [None, "no json", "[]", "{}", json.dumps(FIELDS | {"schema": 2})])
+def test_what_cannot_be_used_is_refused_with_a_way_out(build: Path, text: str | None) -> None:
+    (build / "manifest.json").unlink()
     if text is not None:
-        (tmp_path / "manifest.json").write_text(text)
+        (build / "manifest.json").write_text(text)
     with pytest.raises(EngineError, match="run `runner-supervisor build`"):
-        read_manifest(tmp_path / "manifest.json")
+        read_manifest(build / "manifest.json")
+
+
+def test_a_missing_file_is_refused_with_a_way_out(build: Path) -> None:
+    (build / "libggml.so").unlink()
+    with pytest.raises(EngineError, match="run `runner-supervisor build`"):
+        read_manifest(build / "manifest.json")
+
+
+def test_a_binary_that_may_not_be_run_is_refused(build: Path) -> None:
+    (build / "llama-server").chmod(0o644)
+    with pytest.raises(EngineError, match="no executable llama-server"):
+        read_manifest(build / "manifest.json")

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from runner_supervisor.core.admission import Share
+from runner_supervisor.front.gate import ANYONE
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.message import Head
 from runner_supervisor.front.outbox import LARGE_BYTES, Outbox
@@ -85,10 +85,13 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
         upstream=lambda: upstream,
         begin=lambda _: None,
         end=lambda _: None,
+        desk=SimpleNamespace(contents=None, audit=None),
     )
+    head = Head(b"GET", b"/x", [], http_1_0=False, keep_alive=True, owner=None)
     relay = Relay(
-        Reading(Head(b"GET", b"/x", [], http_1_0=False, keep_alive=True, owner=None), Share("anyone"), None),
+        Reading(head, ANYONE, None, control=False, guess=False, extra=(), forwarded=()),
         0,
+        b"r1",
         backend=cast("Any", backend),
         client=client,
         loop=asyncio.get_running_loop(),
@@ -114,6 +117,6 @@ async def test_a_connection_is_not_given_back_paused() -> None:
     client.relay = relay
     relay.start()
     connection.data_received(ANSWER)
-    assert client.written == ANSWER
+    assert client.written == ANSWER.replace(b"\r\n\r\n", b"\r\nx-request-id: r1\r\n\r\n", 1)
     assert upstream.send([b"next"], relay, head_only=False) is connection
     assert engine.reading

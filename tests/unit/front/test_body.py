@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner_supervisor.front.body import check_body
+from runner_supervisor.front.body import MOST_ANSWERS, check_body
 from runner_supervisor.front.message import Head
 
 
@@ -24,7 +24,7 @@ def head(method: bytes, path: bytes) -> Head:
     ],
 )
 def test_what_is_no_object_is_refused(body: bytes, message: str) -> None:
-    refusal = check_body(head(b"POST", b"/v1/chat/completions"), body)
+    refusal, _ = check_body(head(b"POST", b"/v1/chat/completions"), body)
     assert refusal is not None
     assert (refusal.status, refusal.code) == (400, "invalid_json")
     assert message in refusal.message
@@ -42,4 +42,20 @@ def test_what_is_no_object_is_refused(body: bytes, message: str) -> None:
     ],
 )
 def test_everything_else_is_the_engines(method: bytes, path: bytes, body: bytes) -> None:
-    assert check_body(head(method, path), body) is None
+    assert check_body(head(method, path), body) == (None, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "answers"),
+    [
+        (b'{"prompt": "x", "n": 3}', 3),
+        (b'{"prompt": "x", "n_cmpl": 2}', 2),
+        (b'{"prompt": ["x", "y"], "n": 2}', 4),
+        (b'{"prompt": [1, 2, 3]}', 1),
+        (b'{"prompt": [], "n": 0}', 1),
+        (b'{"prompt": "x", "n": 1000000000}', MOST_ANSWERS),
+        (b'{"prompt": "x", "n": "3"}', 1),
+    ],
+)
+def test_the_answers_that_are_asked_for_are_counted(body: bytes, answers: int) -> None:
+    assert check_body(head(b"POST", b"/v1/completions"), body) == (None, answers)

@@ -26,9 +26,9 @@ def test_the_body_has_openais_four_fields(status: int, type_: str) -> None:
     assert body == {"error": {"message": "A message.", "type": type_, "param": None, "code": "a_code"}}
 
 
-def test_the_response_says_how_long_it_is_and_whether_the_connection_stays() -> None:
+def test_the_response_says_how_long_it_is_and_what_more_there_is_to_say() -> None:
     refusal = Refusal(503, "c", "m", retry_after_s=7)
-    head, _, body = refusal.response(keep_alive=False).partition(b"\r\n\r\n")
+    head, _, body = refusal.response([b"connection: close"]).partition(b"\r\n\r\n")
     assert head.split(b"\r\n") == [
         b"HTTP/1.1 503 Service Unavailable",
         b"content-type: application/json",
@@ -36,8 +36,8 @@ def test_the_response_says_how_long_it_is_and_whether_the_connection_stays() -> 
         b"content-length: %d" % len(body),
         b"connection: close",
     ]
-    assert b"connection" not in refusal.response(keep_alive=True)
-    assert refusal.response(keep_alive=False, head_only=True) == head + b"\r\n\r\n"
+    assert b"connection" not in refusal.response()
+    assert refusal.response([b"connection: close"], head_only=True) == head + b"\r\n\r\n"
 
 
 def test_401_names_the_scheme() -> None:

@@ -75,3 +75,13 @@ def test_the_server_can_be_kept_from_taking_signals_and_told_to_end() -> None:
     assert "with self.capture_signals():" in inspect.getsource(Server.serve)
     assert "if self.should_exit:" in inspect.getsource(Server.on_tick)
     assert {"connections", "tasks", "default_headers"} <= set(vars(ServerState()))
+
+
+def test_what_the_server_is_to_have_when_it_listens() -> None:
+    """Listening is ours (`front.server.Server.startup`); this is what the rest of uvicorn's server asks of it."""
+    assert "await self.startup(sockets=sockets)" in inspect.getsource(Server._serve)
+    assert "for server in self.servers:" in inspect.getsource(Server.shutdown)
+    listens = inspect.getsource(Server.startup)
+    assert "create_server(create_protocol, sock=sock, ssl=config.ssl, backlog=config.backlog)" in listens
+    assert re.findall(r"^ {16}(\w+)=", listens, re.MULTILINE)[:4] == ["config", "server_state", "app_state", "_loop"]
+    assert "self.started = True" in listens
