@@ -139,7 +139,7 @@ def picture(dice: random.Random) -> str:
 
 def endless(dice: random.Random, *, least_words: int) -> str:
     """A story, a picture, a story and so on."""
-    text, told = "", dice.random() < 0.5  # noqa: S105
+    text, told = "", dice.random() < 0.5
     while text.count(" ") < least_words:
         text += (picture(dice) if told else story(dice)) + " "
         told = not told
