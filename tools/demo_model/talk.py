@@ -251,8 +251,10 @@ PLAY = (
             f"{PLEASE}{{write|make up}} a[ short| very short| little] {{story|tale}}[ for me| please]",
             "{Do you know a|I want a|Give me a|A} {story|tale}[, please| please]",
             "Tell me a {fairy tale|tale|bedtime story}",
-            "{Tell me|Write|Make up} a[ short] {story|tale} about [a |the |my ]"
-            "{<words>|dragon|cat|king|robot|princess}",
+            (
+                "{Tell me|Write|Make up} a[ short] {story|tale} about [a |the |my ]"
+                "{<words>|dragon|cat|king|robot|princess}"
+            ),
             "One more story[, please]",
         ),
     ),
@@ -262,8 +264,10 @@ PLAY = (
         (
             f"{PLEASE}{{write|tell me|recite|make|give me}} a[ short| little| nice] {{poem|rhyme|verse}}[, please]",
             "{A|Do you know a|I want a} {poem|rhyme|haiku}[, please| please]",
-            "{Write|Tell me} {a haiku|a[ short] poem|poetry|a sonnet|a song} {about|for} [the |my ]"
-            "{<words>|sea|love|spring}",
+            (
+                "{Write|Tell me} {a haiku|a[ short] poem|poetry|a sonnet|a song} {about|for} [the |my ]"
+                "{<words>|sea|love|spring}"
+            ),
             f"{PLEASE}sing[ a song| me a song| something]",
         ),
     ),
