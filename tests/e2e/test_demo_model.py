@@ -65,7 +65,7 @@ def test_goldens_with_other_flags(engine_build: Path, short_dir: Path, flags: tu
 
 @pytest.mark.parametrize(
     "prompt",
-    ["Erkl\u00e4re mir die Relativit\u00e4t!", "\u4f60\u4f1a\u4ec0\u4e48\uff1f", "Explain quantum computing."],
+    ["Erkl\u00e4re mir die Relativit\u00e4t!", "\u4f60\u4f1a\u4ec0\u4e48\uff1f", "What is the meaning of life?"],
 )
 def test_what_it_does_not_know_it_says_so(service: Supervisor, prompt: str) -> None:
     said = chat(service, messages=[{"role": "user", "content": prompt}], temperature=0)
