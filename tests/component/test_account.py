@@ -10,9 +10,14 @@ from pathlib import Path
 import pytest
 from tests.component.front_rig import CHUNKED, OK, Asked, request, rig
 
+from runner_supervisor.core.access import Scope
+from runner_supervisor.core.quota import Limits, Quota
 from runner_supervisor.front.audit import AuditLog
+from runner_supervisor.keys.store import KeyStore
 
 pytestmark = pytest.mark.anyio
+
+STREAM = CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Type: text/event-stream\r\n\r\n")
 
 
 async def test_a_conversation_whose_client_left_is_written_down_with_its_address(short_dir: Path) -> None:
@@ -39,6 +44,57 @@ async def test_a_conversation_whose_client_left_is_written_down_with_its_address
                 await asyncio.sleep(0)
     (line,) = map(json.loads, path.read_text().splitlines())
     assert (line["outcome"], line["address"], line["status"]) == ("abandoned", "127.0.0.1", 200)
+
+
+ANTHROPIC = b'data: {"message":{"usage":{"input_tokens":9,"output_tokens":0}}}\n\n'
+PIECE = b'data: {"delta":{"text":"sea"}}\n\n'
+
+
+async def test_what_was_read_of_a_stream_is_counted_though_its_client_left_before_the_figures(
+    short_dir: Path,
+) -> None:
+    async def pour(asked: Asked) -> None:
+        asked.writer.write(STREAM)
+        for piece in (ANTHROPIC, *[PIECE] * 20):
+            asked.writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await asked.writer.drain()
+            await passed.get()
+        await asked.left()
+
+    passed: asyncio.Queue[None] = asyncio.Queue()
+    path = short_dir / "audit.log"
+    async with rig(short_dir, pour) as here:
+        with closing(AuditLog(path)) as here.front.desk.audit:
+            async with here.connect() as (reader, writer):
+                writer.write(request(path="/v1/messages", body=b"{}", close=False))
+                for piece in (ANTHROPIC, *[PIECE] * 20):
+                    await reader.readuntil(piece)
+                    passed.put_nowait(None)
+            while here.front._relays:
+                await asyncio.sleep(0)
+    (line,) = map(json.loads, path.read_text().splitlines())
+    assert (line["outcome"], line["prompt_tokens"]) == ("abandoned", 9)
+    assert line["generated_tokens"] >= 20
+
+
+@pytest.mark.parametrize("padding", [0, 1 << 20], ids=["short", "long"])
+async def test_all_answers_that_were_asked_for_at_once_are_counted(short_dir: Path, padding: int) -> None:
+    async def say(asked: Asked) -> None:
+        answer = b'{"usage":{"completion_tokens":2,"prompt_tokens":1}}'
+        asked.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
+        await asked.writer.drain()
+
+    body = b'{"padding": "%b", "n": 3}' % (b"x" * padding)
+    path = short_dir / "audit.log"
+    with closing(KeyStore(short_dir / "keys.sqlite")) as store:
+        limits = Limits(tokens=Quota(10**6, 86_400.0))
+        secret = store.create("metered", scopes=(Scope.INFERENCE,), limits=limits).secret
+    async with rig(short_dir, say, max_body_bytes=4 << 20) as here:
+        with closing(AuditLog(path)) as here.front.desk.audit:
+            key = f"authorization: Bearer {secret}\r\n"
+            await here.ask(request(path="/v1/completions", body=body, headers=key))
+    (line,) = map(json.loads, path.read_text().splitlines())
+    assert (line["status"], line["generated_tokens"]) == (200, 6)
 
 
 async def test_the_control_sockets_caller_is_called_local(short_dir: Path) -> None:

@@ -6,7 +6,6 @@ as a fault of the server's and invites clients to try again.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import orjson
@@ -22,7 +21,8 @@ MOST_ANSWERS = 1024
 """More than the engine has slots for, whatever somebody asks for."""
 
 CHECKED_BYTES = 1 << 20
-"""Longer bodies are left to the engine: parsing one would hold everybody else up for milliseconds."""
+"""Longer bodies are left to the engine, unless their key's tokens are limited: parsing one holds everybody else up
+for milliseconds."""
 
 
 class Body:
@@ -59,14 +59,16 @@ class Body:
 
 
 def check_body(head: Head, body: bytes) -> tuple[Refusal | None, int]:
-    """Why this body cannot be served, or None; and how many answers it asks for at once."""
+    """Why this body cannot be served, or None; and how many answers it asks for at once.
+
+    What is nested more than 1024 levels deep is refused too: nobody means that, and what the engine does with it
+    later (writing it out again, templates) goes as deep on its stack.
+    """
     if head.method != b"POST" or not head.route.json:
         return None, 1
     try:
         parsed = orjson.loads(body.removeprefix(UTF8_BOM).rstrip(b"\0"))
     except orjson.JSONDecodeError as error:
-        if re.search("depth|recursion", str(error)):  # this parser's limit, not the engine's
-            return None, 1
         return Refusal(400, "invalid_json", f"The request body is not valid JSON: {error}."), 1
     if not isinstance(parsed, dict):
         return Refusal(400, "invalid_json", "The request body must be a JSON object."), 1
@@ -77,7 +79,8 @@ def _answers(asked: dict[str, Any]) -> int:
     """How many answers are asked for: `n` (or `n_cmpl`) for each prompt. A list with a number in it is one prompt of
     tokens (tools/server/server-common.cpp, `tokenize_input_prompts`).
     """
-    count = max([1, *(number for name in ("n", "n_cmpl") if isinstance(number := asked.get(name), int))])
+    wanted = [number for name in ("n", "n_cmpl") if isinstance(number := asked.get(name), (int, float))]
+    count = int(min(max([1, *wanted]), MOST_ANSWERS))  # the engine takes 2.0 and true for numbers, too
     prompts = asked.get("prompt")
     if isinstance(prompts, list) and not any(isinstance(part, int) for part in prompts):
         count *= max(1, len(prompts))

@@ -21,6 +21,10 @@ FIGURE = re.compile(
 )
 """In a JSON string every quote has a backslash before it, so no text that the model writes looks like this."""
 
+GENERATED = (b"completion_tokens", b"tokens_predicted", b"output_tokens", b"predicted_n")
+ENOUGH = frozenset({*GENERATED, b"prompt_tokens", b"input_tokens"})
+"""Names of which an answer must have one: where nothing was generated (embeddings), it has the prompt's alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -39,14 +43,14 @@ class Figures:
 
 
 def read(first: bytes, last: Iterable[bytes]) -> Figures | None:
-    """The figures in an answer, or None: it has none.
+    """The figures in an answer, or None: it has none, or not all, as its client may have asked (`response_fields`).
 
     Args:
         first: the beginning of its body.
         last: the ends of the pieces that came last.
     """
     found = {match[1]: int(match[2]) for match in FIGURE.finditer(b"".join((first, b"\n", *last)))}
-    if not found:
+    if not found.keys() & ENOUGH:
         return None
     cached = found.get(b"cached_tokens", found.get(b"cache_read_input_tokens", found.get(b"cache_n", 0)))
     for name in (b"prompt_tokens", b"tokens_evaluated"):  # cached ones included
@@ -57,22 +61,18 @@ def read(first: bytes, last: Iterable[bytes]) -> Figures | None:
         prompt = found.get(b"input_tokens", found.get(b"prompt_n", 0))
         if b"cached_tokens" not in found:  # OpenAI's `input_tokens` count the cached ones, Anthropic's do not
             prompt += cached
-    generated = next(
-        (
-            found[name]
-            for name in (b"completion_tokens", b"tokens_predicted", b"output_tokens", b"predicted_n")
-            if name in found
-        ),
-        0,
-    )
+    generated = next((found[name] for name in GENERATED if name in found), 0)
     return Figures(prompt, cached, generated)
 
 
-def estimate(*, asked_bytes: int, pieces: int) -> Figures:
+def estimate(*, asked_bytes: int, pieces: int, answer_bytes: int, streamed: bool) -> Figures:
     """What an answer that gave no figures may have cost.
 
     Args:
         asked_bytes: length of the request's body.
-        pieces: how many pieces of the answer came: a stream has about one for each token.
+        pieces: how many pieces of the answer came.
+        answer_bytes: their length in all.
+        streamed: whether it is a stream of events, which has about one piece for each token.
     """
-    return Figures(asked_bytes // BYTES_PER_TOKEN, 0, pieces, estimated=True)
+    generated = pieces if streamed else answer_bytes // BYTES_PER_TOKEN
+    return Figures(asked_bytes // BYTES_PER_TOKEN, 0, generated, estimated=True)

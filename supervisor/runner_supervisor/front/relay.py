@@ -21,7 +21,7 @@ from runner_supervisor.front.conversations import Lookup
 from runner_supervisor.front.epilogue import may_end, notice
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.losses import Losses
-from runner_supervisor.front.message import CLOSE, CONTINUE, Unchunk, client_head, is_chunked
+from runner_supervisor.front.message import CLOSE, CONTINUE, Unchunk, client_head, is_chunked, is_event_stream
 from runner_supervisor.front.replies import (
     BODY_TOO_LARGE,
     DRAINING,
@@ -80,6 +80,7 @@ class Relay:
     ) -> None:
         self._head = head = reading.head
         self._share = reading.principal.share
+        self._metered = reading.principal.limits.tokens is not None
         self._refusal = reading.reply
         self._guess = reading.guess
         self._visit = Visit(reading, request_id, caller=client, desk=backend.desk)
@@ -156,7 +157,7 @@ class Relay:
             return
         self.response_complete = True
         if self._connection:
-            self._count()
+            self._count(whole=False)
             self._connection.abort()
         self._end(ABANDONED)
 
@@ -209,17 +210,23 @@ class Relay:
 
     def on_end(self) -> None:
         """The answer is complete."""
-        self._count()
+        self._count(whole=True)
         self._connection = None
         if self._lookup:
             self._write(self._lookup.answer())
         self._finish(self._status)
 
-    def _count(self) -> None:
-        """See what the engine has spent on this."""
+    def _count(self, *, whole: bool) -> None:
+        """See what the engine has spent on this. `whole`: the answer came to its end."""
         connection = self._connection
         if connection and self._head.route.queued and self._status in {0, 200}:
-            self._visit.count(connection, asked_bytes=self._body.size, copies=self._copies)
+            self._visit.count(
+                connection,
+                asked_bytes=self._body.size,
+                copies=self._copies,
+                streamed=is_event_stream(self._answer_head),
+                whole=whole,
+            )
 
     def on_lost(self, *, stale: bool) -> None:
         """The engine's connection broke. With nothing answered yet, it may be tried again; else the client must know.
@@ -228,7 +235,7 @@ class Relay:
         something, and is not sent to a second engine.
         """
         if self._status or self._alone:
-            self._count()
+            self._count(whole=False)
         connection, self._connection = self._connection, None
         if self._alone:
             self._close(ABANDONED)
@@ -302,7 +309,7 @@ class Relay:
             return BODY_TOO_LARGE
         if head.route.queued and backend.hopeless():
             return backend.unavailable()
-        if self._body.size > CHECKED_BYTES:
+        if self._body.size > CHECKED_BYTES and not self._metered:
             return None
         refusal, self._copies = check_body(head, self._body.whole())
         return refusal

@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
     kernel did not take of that.
 
     Attributes:
-        pieces: how many reads of an answer's body brought more than a ping.
+        pieces: how many reads of an answer's body brought more than a ping; `size`: the bytes of the body so far.
         first: the beginning of the first of them, and `first_s`, when it came on `perf_counter`'s clock; 0: not yet.
         last: the ends of the pieces that came last.
     """
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         self.last.clear()
         self.first = b""
         self.first_s = 0.0
-        self.pieces = 0
+        self.pieces = self.size = 0
         self._head_read = self._head_passed = self._complete = False
         self._head_only = head_only
 
@@ -166,6 +166,7 @@ class Connection(asyncio.Protocol):
             self._end(exchange)
 
     def _note(self, data: bytes) -> None:
+        self.size += len(data)
         if len(data) > PING_BYTES:
             if not self.pieces:
                 self.first = data[:EDGE_BYTES]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter, time
 from typing import Protocol
 
@@ -115,19 +115,29 @@ class Visit:
         """How long it took from its head to its way to the engine, in milliseconds."""
         return 1000 * (self._sent_s - self.began_s)
 
-    def count(self, connection: Connection, *, asked_bytes: int, copies: int) -> None:
+    def count(self, connection: Connection, *, asked_bytes: int, copies: int, streamed: bool, whole: bool) -> None:
         """See in its answer what the engine has spent on it; where it does not say, estimate that.
 
         Args:
             connection: on which the answer came.
             asked_bytes: the length of the request's body.
             copies: how many answers were asked for at once, of which the engine gives figures for one.
+            streamed: whether the answer is a stream of events.
+            whole: whether it came to its end. Anthropic's streams say at their beginning that nothing was generated.
         """
         self._first_s = connection.first_s
+        guess = figures.estimate(
+            asked_bytes=asked_bytes, pieces=connection.pieces, answer_bytes=connection.size, streamed=streamed
+        )
         found = figures.read(connection.first, connection.last)
         if found is None:
-            found = figures.estimate(asked_bytes=asked_bytes, pieces=connection.pieces)
-        self.figures = found if copies == 1 else found.times(copies)
+            self.figures = guess
+            return
+        if copies > 1:
+            found = found.times(copies)
+        if not whole and guess.generated_tokens > found.generated_tokens:
+            found = replace(found, generated_tokens=guess.generated_tokens, estimated=True)
+        self.figures = found
 
     def settle(self, *, status: int, outcome: str) -> None:
         """It has ended. `status`: of its answer; 0: it got none. `outcome`: see `front.audit`."""

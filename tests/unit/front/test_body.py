@@ -21,6 +21,7 @@ def head(method: bytes, path: bytes) -> Head:
         (b"[]", "must be a JSON object"),
         (b'"text"', "must be a JSON object"),
         (b"null", "must be a JSON object"),
+        (b'{"n": 9, "a":' + b"[" * 2000 + b"]" * 2000 + b"}", "is not valid JSON"),
     ],
 )
 def test_what_is_no_object_is_refused(body: bytes, message: str) -> None:
@@ -33,9 +34,9 @@ def test_what_is_no_object_is_refused(body: bytes, message: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        (b"POST", b"/v1/completions", b' {"prompt": "\xc3\xa4", "n": 123456789012345678901234567890} '),
+        (b"POST", b"/v1/completions", b' {"prompt": "\xc3\xa4", "seed": 123456789012345678901234567890} '),
         (b"POST", b"/v1/completions", b'\xef\xbb\xbf{"prompt": "x"}\0'),
-        (b"POST", b"/v1/completions", b'{"a":' + b"[" * 2000 + b"]" * 2000 + b"}"),
+        (b"POST", b"/v1/completions", b'{"a":' + b"[" * 1000 + b"]" * 1000 + b"}"),
         (b"POST", b"/v1/audio/transcriptions", b"--multipart"),
         (b"POST", b"/some/new/path", b"anything"),
         (b"GET", b"/v1/completions", b""),
@@ -55,6 +56,10 @@ def test_everything_else_is_the_engines(method: bytes, path: bytes, body: bytes)
         (b'{"prompt": [], "n": 0}', 1),
         (b'{"prompt": "x", "n": 1000000000}', MOST_ANSWERS),
         (b'{"prompt": "x", "n": "3"}', 1),
+        (b'{"prompt": "x", "n": 3.0}', 3),
+        (b'{"prompt": "x", "n": true}', 1),
+        (b'{"prompt": "x", "\\u006e": 4}', 4),
+        (b'{"prompt": "x", "n": 1e308}', MOST_ANSWERS),
     ],
 )
 def test_the_answers_that_are_asked_for_are_counted(body: bytes, answers: int) -> None:

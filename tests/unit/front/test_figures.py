@@ -84,8 +84,17 @@ def test_what_a_model_writes_is_not_taken_for_a_figure() -> None:
     assert read(body, [body]) is None
 
 
-def test_what_gives_no_figures_is_estimated_from_what_was_seen_of_it() -> None:
-    assert estimate(asked_bytes=4000, pieces=12) == Figures(1000, 0, 12, estimated=True)
+@pytest.mark.parametrize(
+    ("streamed", "generated"), [(True, 12), (False, 200)], ids=["by its pieces", "by its length"]
+)
+def test_what_gives_no_figures_is_estimated_from_what_was_seen_of_it(streamed: bool, generated: int) -> None:
+    found = estimate(asked_bytes=4000, pieces=12, answer_bytes=800, streamed=streamed)
+    assert found == Figures(1000, 0, generated, estimated=True)
+
+
+@pytest.mark.parametrize("left", [{"tokens_evaluated": 5}, {"timings": {"prompt_n": 5}}, {"content": "The"}])
+def test_a_client_that_asks_for_some_fields_only_is_not_believed_that_nothing_was_generated(left: object) -> None:
+    assert read(text(left), []) is None
 
 
 def test_figures_count_for_each_answer_that_was_asked_for() -> None:
