@@ -174,9 +174,10 @@ def builds(machine_has: Mapping[str, Any], in_use: str | RunnerError) -> Iterato
     best = machine_has["auto"]
     if in_use == "cpu" and best["backend"] != "cpu":
         advice = f"`runner-supervisor build --backend {best['backend']}` makes one that uses it"
-        yield Finding(
-            "GPU", Level.WARN, f"{best['reason']}; the llama-server in use computes on the processor", advice
-        )
+        found = f"{best['reason']}; the llama-server in use computes on the processor"
+        yield Finding("GPU", Level.WARN, found, advice)
+    else:
+        yield Finding("GPU", Level.OK, best["reason"])
     if not isinstance(in_use, str):
         cache = Path(machine_has["cache"])
         yield _disk("disk for a build", cache, BUILD_BYTES, "make room, or name another folder with RUNNER_CACHE_DIR")
