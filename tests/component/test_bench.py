@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench import load
+from bench import gate, load
 from bench.report import medians, noise
 from bench.targets import free_port, running
 
@@ -48,3 +48,9 @@ def test_figures_are_medians_of_the_rounds() -> None:
     figures = {"w1_1": {"direct": rounds}}
     assert medians(figures) == {"w1_1": {"p50_us": {"direct": 2.0}}}
     assert noise(figures) == {"direct": 4.0}
+
+
+def test_the_gates_cost_is_measured_before_and_after_a_request(tmp_path: Path) -> None:
+    costs = gate.measure(tmp_path, keys=20, rows=50, calls=100)
+    assert [what.partition(":")[0] for what in costs] == ["before", "after"]
+    assert all(0 < cost.p50_us <= cost.p99_us for cost in costs.values())

@@ -6,11 +6,14 @@ import json
 import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from runner_supervisor.core.access import Principal, Scope
 from runner_supervisor.core.quota import Limits, Quota
 from runner_supervisor.keys.key import Key, Secret
+
+KINDS = 256
 
 _KEYS = """
     SELECT id, name, scopes, models, requests, requests_period_s, tokens, tokens_period_s, concurrent,
@@ -93,17 +96,32 @@ def _key(row: tuple[Any, ...], secrets: tuple[Secret, ...]) -> Key:
     return Key(
         id=key_id,
         name=name,
-        scopes=frozenset(Scope(scope) for scope in json.loads(scopes)),
+        scopes=_scopes(scopes),
         models=tuple(json.loads(models)),
-        limits=Limits(
-            requests=Quota(requests, requests_s) if requests else None,
-            tokens=Quota(tokens, tokens_s) if tokens else None,
-            concurrent=concurrent,
-        ),
+        limits=_limits(requests, requests_s, tokens, tokens_s, concurrent),
         weight=weight,
         priority=priority,
         created_s=created_s,
         expires_s=expires_s,
         revoked_s=revoked_s,
         secrets=secrets,
+    )
+
+
+# Keys are many and their kinds few: those that are equal are one, which the processor's cache has at hand.
+
+
+@lru_cache(maxsize=KINDS)
+def _scopes(names: str) -> frozenset[Scope]:
+    return frozenset(Scope(scope) for scope in json.loads(names))
+
+
+@lru_cache(maxsize=KINDS)
+def _limits(
+    requests: int | None, requests_s: float, tokens: int | None, tokens_s: float, concurrent: int | None
+) -> Limits:
+    return Limits(
+        requests=Quota(requests, requests_s) if requests else None,
+        tokens=Quota(tokens, tokens_s) if tokens else None,
+        concurrent=concurrent,
     )
