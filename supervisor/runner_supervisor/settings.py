@@ -47,6 +47,9 @@ OWN_ENV = frozenset({ENV_PREFIX + "CONFIG", ENV_PREFIX + "CACHE_DIR"})
 
 ORIGIN = re.compile(r"https?://[a-z0-9.\-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
 
+OWN_PATHS = frozenset({"admin", "health", "metrics"})
+"""What the paths begin with that the front answers itself."""
+
 LISTS = ("open_paths", "allowed_hosts", "cors_origins", "trusted_proxies")
 """Settings that the environment gives separated by commas."""
 
@@ -171,6 +174,8 @@ class Settings(BaseSettings):
     def _refuse_relative_paths(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if wrong := [path for path in value if not path.startswith("/")]:
             raise ValueError(f"{wrong[0]!r} is no path; paths begin with /")
+        if own := [path for path in value if path.split("/")[1] in OWN_PATHS]:
+            raise ValueError(f"{own[0]} is not llama-server's, but the front's own; give a key the scope it needs")
         return value
 
     @field_validator("cors_origins")

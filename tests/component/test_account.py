@@ -107,3 +107,24 @@ async def test_the_control_sockets_caller_is_called_local(short_dir: Path) -> No
             writer.close()
     (line,) = map(json.loads, path.read_text().splitlines())
     assert (line["key"], line["address"]) == ("operator", "local")
+
+
+async def test_a_path_that_there_is_not_is_not_written_down(short_dir: Path) -> None:
+    path = short_dir / "audit.log"
+    async with rig(short_dir) as here:
+        with closing(AuditLog(path)) as here.front.desk.audit:
+            for asked in (b"/admin/status/some-secret", b"/admin/stop"):
+                reader, writer = await asyncio.open_unix_connection(here.control)
+                writer.write(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % asked)
+                await reader.read()
+                writer.close()
+    assert [json.loads(line)["path"] for line in path.read_text().splitlines()] == ["other", "/admin/stop"]
+
+
+async def test_a_stream_that_is_read_again_counts_against_its_keys_limits(short_dir: Path) -> None:
+    with closing(KeyStore(short_dir / "keys.sqlite")) as store:
+        limits = Limits(requests=Quota(1, 3600.0))
+        secret = store.create("slow", scopes=(Scope.INFERENCE,), limits=limits).secret
+    async with rig(short_dir) as here:
+        asked = request(method="GET", path="/v1/stream?conv_id=x", headers=f"authorization: Bearer {secret}\r\n")
+        assert [(await here.ask(asked))[9:12] for _ in range(2)] == [b"200", b"429"]

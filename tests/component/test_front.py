@@ -355,3 +355,11 @@ async def test_a_slow_reader_pauses_a_new_connection_to_the_engine_too(short_dir
             asked = len(here.engine.asked)
     assert asked == 2
     assert sent < 100 * len(piece)
+
+
+async def test_no_forwarded_header_and_no_foreign_host_makes_a_redirect(short_dir: Path) -> None:
+    async with rig(short_dir) as here:
+        headers = "X-Forwarded-Proto: https\r\nX-Forwarded-Host: evil.example\r\n"
+        answer = await here.ask(request(method="GET", path="/health/", headers=headers))
+        assert answer.startswith(b"HTTP/1.1 404 ")
+        assert b"location:" not in answer

@@ -217,3 +217,26 @@ async def test_hundreds_of_waiting_refusals_do_no_harm(short_dir: Path) -> None:
         await queued(here, 500)
         here.change(State.FAILED)
         assert all(answer.startswith(b"HTTP/1.1 503 ") for answer in await asyncio.gather(*asking))
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+async def test_what_is_not_posted_takes_no_slot_and_does_not_wait(short_dir: Path, method: str) -> None:
+    async with rig(short_dir) as here:
+        here.change(State.LOADING)
+        answer = await here.ask(request(method=method, path="/completion"))
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert not here.front._relays
+
+
+async def test_what_is_not_posted_is_answered_when_its_engine_dies(short_dir: Path) -> None:
+    async def say_nothing(asked: Asked) -> None:
+        came.set()
+        await asked.left()
+
+    came = asyncio.Event()
+    async with rig(short_dir, say_nothing) as here, here.connect() as (reader, writer):
+        writer.write(request(method="GET", path="/completion"))
+        await came.wait()
+        here.crash()
+        assert (await reader.read()).startswith(b"HTTP/1.1 502 ")
+        assert not here.front._relays

@@ -142,3 +142,9 @@ def test_loopback(host: str, loopback: bool) -> None:
 def test_paths_are_absolute_from_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_settings({"model": "m.gguf"}, config=None).model == tmp_path / "m.gguf"
+
+
+@pytest.mark.parametrize("path", ["/admin", "/admin/stop", "/metrics", "/health"])
+def test_the_fronts_own_paths_are_not_opened(path: str) -> None:
+    with pytest.raises(ConfigError, match="the front's own"):
+        load_settings({"open_paths": [path]}, config=None, environ={})

@@ -6,7 +6,7 @@ as a fault of the server's and invites clients to try again.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -23,6 +23,16 @@ MOST_ANSWERS = 1024
 CHECKED_BYTES = 1 << 20
 """Longer bodies are left to the engine, unless their key's tokens are limited: parsing one holds everybody else up
 for milliseconds."""
+
+
+class Answers(NamedTuple):
+    """How many answers a request asks for: `copies` (`n`, or `n_cmpl`) to each of its `prompts`."""
+
+    prompts: int = 1
+    copies: int = 1
+
+
+ONE = Answers()
 
 
 class Body:
@@ -58,30 +68,30 @@ class Body:
         self.pieces.clear()
 
 
-def check_body(head: Head, body: bytes) -> tuple[Refusal | None, int]:
+def check_body(head: Head, body: bytes) -> tuple[Refusal | None, Answers]:
     """Why this body cannot be served, or None; and how many answers it asks for at once.
 
     What is nested more than 1024 levels deep is refused too: nobody means that, and what the engine does with it
     later (writing it out again, templates) goes as deep on its stack.
     """
     if head.method != b"POST" or not head.route.json:
-        return None, 1
+        return None, ONE
     try:
         parsed = orjson.loads(body.removeprefix(UTF8_BOM).rstrip(b"\0"))
     except orjson.JSONDecodeError as error:
-        return Refusal(400, "invalid_json", f"The request body is not valid JSON: {error}."), 1
+        return Refusal(400, "invalid_json", f"The request body is not valid JSON: {error}."), ONE
     if not isinstance(parsed, dict):
-        return Refusal(400, "invalid_json", "The request body must be a JSON object."), 1
+        return Refusal(400, "invalid_json", "The request body must be a JSON object."), ONE
     return None, _answers(parsed)
 
 
-def _answers(asked: dict[str, Any]) -> int:
-    """How many answers are asked for: `n` (or `n_cmpl`) for each prompt. A list with a number in it is one prompt of
-    tokens (tools/server/server-common.cpp, `tokenize_input_prompts`).
+def _answers(asked: dict[str, Any]) -> Answers:
+    """How many answers are asked for. A list with a number in it is one prompt of tokens
+    (tools/server/server-common.cpp, `tokenize_input_prompts`).
     """
     wanted = [number for name in ("n", "n_cmpl") if isinstance(number := asked.get(name), (int, float))]
-    count = int(min(max([1, *wanted]), MOST_ANSWERS))  # the engine takes 2.0 and true for numbers, too
+    copies = int(min(max([1, *wanted]), MOST_ANSWERS))  # the engine takes 2.0 and true for numbers, too
     prompts = asked.get("prompt")
-    if isinstance(prompts, list) and not any(isinstance(part, int) for part in prompts):
-        count *= max(1, len(prompts))
-    return min(count, MOST_ANSWERS)
+    if not isinstance(prompts, list) or any(isinstance(part, int) for part in prompts):
+        return Answers(copies=copies)
+    return Answers(min(max(1, len(prompts)), MOST_ANSWERS), copies)

@@ -115,7 +115,14 @@ def create_control_app(
         load: gives what the front is doing.
         stop: begins a drain and then the end.
     """
-    app = FastAPI(title="runner-supervisor", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="runner-supervisor",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
     began = time.monotonic()
 
     @app.exception_handler(RefusedError)

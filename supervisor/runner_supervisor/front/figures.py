@@ -9,11 +9,14 @@ nothing while tokens pass.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 BYTES_PER_TOKEN = 4
 """For what the engine gave no figures for; a little less than text has on average, so nobody gains by leaving."""
+
+EVENT_BYTES = 256
+"""At least as long as most events, each of which has one token: reads that bring several are told by their length."""
 
 FIGURE = re.compile(
     rb'"(prompt_tokens|input_tokens|tokens_evaluated|prompt_n|cached_tokens|cache_read_input_tokens|cache_n|'
@@ -21,58 +24,94 @@ FIGURE = re.compile(
 )
 """In a JSON string every quote has a backslash before it, so no text that the model writes looks like this."""
 
-GENERATED = (b"completion_tokens", b"tokens_predicted", b"output_tokens", b"predicted_n")
-ENOUGH = frozenset({*GENERATED, b"prompt_tokens", b"input_tokens"})
-"""Names of which an answer must have one: where nothing was generated (embeddings), it has the prompt's alone."""
+GENERATED = (b"completion_tokens", b"predicted_n", b"tokens_predicted", b"output_tokens")
+
+Found = Mapping[bytes, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Tokens of one request. `estimated`: the engine did not say, because the answer broke off."""
+    """Tokens of one request. `estimated`: the engine did not say all of it."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
     estimated: bool = False
 
-    def times(self, count: int) -> Figures:
-        """For so many answers of the same size."""
-        return Figures(
-            self.prompt_tokens * count, self.cached_tokens * count, self.generated_tokens * count, self.estimated
-        )
 
-
-def read(first: bytes, last: Iterable[bytes]) -> Figures | None:
-    """The figures in an answer, or None: it has none, or not all, as its client may have asked (`response_fields`).
-
-    Args:
-        first: the beginning of its body.
-        last: the ends of the pieces that came last.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for: its body's length in bytes, how many prompts, how many answers to each, and whether
+    they are generated (embeddings and scores are not).
     """
-    found = {match[1]: int(match[2]) for match in FIGURE.finditer(b"".join((first, b"\n", *last)))}
-    if not found.keys() & ENOUGH:
-        return None
+
+    size_bytes: int
+    prompts: int = 1
+    copies: int = 1
+    generates: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What passed of an answer's body.
+
+    `first`: its beginning. `last`: the ends of the pieces that came last. `pieces`, `size_bytes`: how many, how long
+    in all. `streamed`: whether it is a stream of events. `whole`: whether it came to its end.
+    """
+
+    first: bytes
+    last: Iterable[bytes]
+    pieces: int
+    size_bytes: int
+    streamed: bool
+    whole: bool
+
+
+def figures_of(asked: Asked, seen: Seen) -> Figures:
+    """What a request has cost: the engine's figures as far as it gave them, estimates for the rest.
+
+    It gives those of one answer (that of the first prompt, where there are several), and none of what the client left
+    out (`response_fields`), or left before. Anthropic's streams say at their beginning that nothing was generated.
+    """
+    late, early = _found(b"".join(seen.last)), _found(seen.first)
+    prompt, cached = _prompt(late) or _prompt(early) or (None, 0)
+    sent = asked.size_bytes // BYTES_PER_TOKEN
+    sure = True
+    if prompt is None or asked.prompts > 1:
+        prompt, sure = max(prompt or 0, sent), False
+    if not asked.generates:
+        return Figures(prompt, cached, 0, estimated=not sure)
+    generated = _generated(late)
+    if generated is None:
+        generated = _generated(early)
+    answers = asked.prompts * asked.copies
+    if generated is None or answers > 1 or not seen.whole:
+        passed = (
+            max(seen.pieces, seen.size_bytes // EVENT_BYTES) if seen.streamed else seen.size_bytes // BYTES_PER_TOKEN
+        )
+        if generated is None or seen.streamed or asked.prompts > 1:
+            sure = sure and generated is not None and generated * answers >= passed
+            generated = max((generated or 0) * answers, passed)
+        else:
+            generated *= answers
+    return Figures(prompt, cached, generated, estimated=not sure)
+
+
+def _found(part: bytes) -> Found:
+    return {match[1]: int(match[2]) for match in FIGURE.finditer(part)}
+
+
+def _prompt(found: Found) -> tuple[int, int] | None:
+    """Tokens of the prompt, and those of them that were cached."""
     cached = found.get(b"cached_tokens", found.get(b"cache_read_input_tokens", found.get(b"cache_n", 0)))
     for name in (b"prompt_tokens", b"tokens_evaluated"):  # cached ones included
         if name in found:
-            prompt = found[name]
-            break
-    else:
-        prompt = found.get(b"input_tokens", found.get(b"prompt_n", 0))
-        if b"cached_tokens" not in found:  # OpenAI's `input_tokens` count the cached ones, Anthropic's do not
-            prompt += cached
-    generated = next((found[name] for name in GENERATED if name in found), 0)
-    return Figures(prompt, cached, generated)
+            return found[name], cached
+    fresh = found.get(b"input_tokens", found.get(b"prompt_n"))
+    if fresh is None:
+        return None
+    return (fresh if b"cached_tokens" in found else fresh + cached), cached  # OpenAI's `input_tokens` count them
 
 
-def estimate(*, asked_bytes: int, pieces: int, answer_bytes: int, streamed: bool) -> Figures:
-    """What an answer that gave no figures may have cost.
-
-    Args:
-        asked_bytes: length of the request's body.
-        pieces: how many pieces of the answer came.
-        answer_bytes: their length in all.
-        streamed: whether it is a stream of events, which has about one piece for each token.
-    """
-    generated = pieces if streamed else answer_bytes // BYTES_PER_TOKEN
-    return Figures(asked_bytes // BYTES_PER_TOKEN, 0, generated, estimated=True)
+def _generated(found: Found) -> int | None:
+    return next((found[name] for name in GENERATED if name in found), None)

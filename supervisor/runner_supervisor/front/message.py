@@ -57,11 +57,14 @@ class Head:
         http_1_0: whether the client speaks HTTP/1.0.
         keep_alive: whether the client's connection stays open after the answer.
         owner: the id of the key that the request comes with; None where no key is needed.
+
+    `takes_slot`: the engine works on it. `limited`: it counts against its key's limits; what is merely looked up does
+    not, but reading a stream again occupies the engine for as long as it likes.
     """
 
     __slots__ = (
-        "chunked", "converses", "expects_continue", "http_1_0", "keep_alive", "lines", "looks_up", "method", "owner",
-        "path", "route",
+        "chunked", "converses", "expects_continue", "http_1_0", "keep_alive", "limited", "lines", "looks_up",
+        "method", "owner", "path", "route", "takes_slot",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +81,8 @@ class Head:
         self.method = method
         self.path = path_of(target)
         self.route: Route = route_of(self.path)
+        self.takes_slot = self.route.queued and method == b"POST"
+        self.limited = method == b"POST" or self.path == conversations.STREAM_PATH
         self.http_1_0 = http_1_0
         self.keep_alive = keep_alive
         self.owner = owner

@@ -15,10 +15,11 @@ from time import perf_counter
 
 from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, refused
 from runner_supervisor.front.backend import Backend
-from runner_supervisor.front.body import CHECKED_BYTES, Body, check_body
+from runner_supervisor.front.body import CHECKED_BYTES, ONE, Body, check_body
 from runner_supervisor.front.client import NOBODY_WAITS, Client
 from runner_supervisor.front.conversations import Lookup
 from runner_supervisor.front.epilogue import may_end, notice
+from runner_supervisor.front.figures import Asked
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.losses import Losses
 from runner_supervisor.front.message import CLOSE, CONTINUE, Unchunk, client_head, is_chunked, is_event_stream
@@ -55,7 +56,7 @@ class Relay:
     _place = 0
     _status = 0
     _was_stale = False
-    _copies = 1
+    _answers = ONE
     """How many answers were asked for at once."""
     _alone = False
     """The client has gone, and the engine goes on: the conversation can be read again."""
@@ -132,7 +133,7 @@ class Relay:
     @property
     def takes_slot(self) -> bool:
         """Whether the engine needs a slot for it."""
-        return self._head.route.queued
+        return self._head.takes_slot
 
     @property
     def waits_for_body(self) -> bool:
@@ -219,14 +220,9 @@ class Relay:
     def _count(self, *, whole: bool) -> None:
         """See what the engine has spent on this. `whole`: the answer came to its end."""
         connection = self._connection
-        if connection and self._head.route.queued and self._status in {0, 200}:
-            self._visit.count(
-                connection,
-                asked_bytes=self._body.size,
-                copies=self._copies,
-                streamed=is_event_stream(self._answer_head),
-                whole=whole,
-            )
+        if connection and self.takes_slot and (self._status in {0, 200} or self._status >= 500):
+            asked = Asked(self._body.size, *self._answers, generates=self._head.route.generates)
+            self._visit.count(connection, asked, streamed=is_event_stream(self._answer_head), whole=whole)
 
     def on_lost(self, *, stale: bool) -> None:
         """The engine's connection broke. With nothing answered yet, it may be tried again; else the client must know.
@@ -264,7 +260,7 @@ class Relay:
 
     def _outlive(self) -> None:
         """Wait for what becomes of the engine."""
-        if self._head.route.queued:
+        if self._head.takes_slot:
             self._upstream.when_ended(self._wait_for_another, within_s=VERDICT_S)
         else:
             self._reply(ENGINE_GONE)
@@ -296,7 +292,7 @@ class Relay:
         self._visit.keep(self._body.pieces)
         if refusal := self._why_not():
             self._reply(refusal)
-        elif self._head.method == b"POST":
+        elif self._head.limited:
             self._visit.take(self._on_leave)
         else:
             self._forward()
@@ -307,11 +303,11 @@ class Relay:
             return DRAINING
         if head.looks_up and self._body.size > CHECKED_BYTES:
             return BODY_TOO_LARGE
-        if head.route.queued and backend.hopeless():
+        if head.takes_slot and backend.hopeless():
             return backend.unavailable()
         if self._body.size > CHECKED_BYTES and not self._metered:
             return None
-        refusal, self._copies = check_body(head, self._body.whole())
+        refusal, self._answers = check_body(head, self._body.whole())
         return refusal
 
     def _on_leave(self, refusal: Refusal | None) -> None:
@@ -320,7 +316,7 @@ class Relay:
         if refusal:
             backend.metrics.limited(refusal.code)
             self._reply(refusal)
-        elif not self._head.route.queued:
+        elif not self._head.takes_slot:
             self._forward()
         elif (place := backend.queue.enter(self, self._share)) is None:
             self._reply(replace(QUEUE_FULL, retry_after_s=backend.queue.retry_after_s))
@@ -346,7 +342,7 @@ class Relay:
         upstream = self._backend.upstream()
         if upstream is not None:
             self._send(upstream, self._loop.time() + CONNECT_S)
-        elif self._head.route.queued:
+        elif self._head.takes_slot:
             self._wait_again()
         else:
             self._reply(self._backend.unavailable())
@@ -359,7 +355,7 @@ class Relay:
             self._backend.queue.put_back(self, self._share)
 
     def _send_if_it_lives(self, upstream: Upstream, deadline: float) -> None:
-        if upstream.lost and self._head.route.queued and not self.response_complete:
+        if upstream.lost and self._head.takes_slot and not self.response_complete:
             self._wait_again()
         else:
             self._send(upstream, deadline)
@@ -382,7 +378,7 @@ class Relay:
                 self._reply(ENGINE_GONE)
         except (ConnectionRefusedError, FileNotFoundError):
             self._backend.engine_lost(upstream)
-            if head.route.queued and not self._was_stale:
+            if head.takes_slot and not self._was_stale:
                 self._wait_again()
             else:  # the engine may have been at work on it
                 self._outlive()

@@ -19,14 +19,16 @@ class Route:
     """One path.
 
     `label` names it in metrics and logs, whose labels are bounded. `read` and `write`: whom it is for, asked with
-    GET, HEAD or OPTIONS, and with any other method; None: for everybody. `queued`: its work takes a slot. `json`:
-    the engine parses the body of a POST as JSON. `listed`: whether there is such a route at all.
+    GET, HEAD or OPTIONS, and with any other method; None: for everybody. `queued`: the work of a POST takes a slot,
+    and, if it `generates`, makes tokens. `json`: the engine parses the body of a POST as JSON. `listed`: whether
+    there is such a route at all.
     """
 
     label: str
     read: Scope | None = Scope.INFERENCE
     write: Scope | None = Scope.INFERENCE
     queued: bool = False
+    generates: bool = True
     json: bool = False
     listed: bool = True
 
@@ -39,10 +41,14 @@ OTHER = Route("other", read=Scope.ADMIN, write=Scope.ADMIN, listed=False)
 ASSET = Route("asset", read=None, write=Scope.ADMIN)
 
 GENERATION = (
-    "/chat/completions", "/completion", "/completions", "/embedding", "/embeddings", "/infill", "/rerank",
-    "/reranking", "/responses", "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/messages",
-    "/v1/rerank", "/v1/reranking", "/v1/responses",
+    "/chat/completions", "/completion", "/completions", "/infill", "/responses", "/v1/chat/completions",
+    "/v1/completions", "/v1/messages", "/v1/responses",
 )  # fmt: skip
+READING_ALONE = (
+    "/embedding", "/embeddings", "/rerank", "/reranking", "/v1/embeddings", "/v1/rerank", "/v1/reranking",
+)  # fmt: skip
+"""What takes a slot, and generates nothing."""
+
 UPLOADS = ("/audio/transcriptions", "/v1/audio/transcriptions")
 ASIDE = (
     "/apply-template", "/chat/completions/input_tokens", "/detokenize", "/responses/input_tokens", "/tokenize",
@@ -58,6 +64,7 @@ PAGES = ("/", "/index.html")
 
 ROUTES: Mapping[str, Route] = {
     **{path: Route(path, queued=True, json=True) for path in GENERATION},
+    **{path: Route(path, queued=True, json=True, generates=False) for path in READING_ALONE},
     **{path: Route(path, queued=True) for path in UPLOADS},
     **{path: Route(path, json=True) for path in ASIDE},
     **{path: Route(path) for path in STREAMS},

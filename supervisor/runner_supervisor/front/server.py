@@ -137,6 +137,7 @@ class Front:
         self.queue = SlotQueue(metrics=self.metrics)
         self.desk = desk
         self._gate = gate
+        gate.model = desk.model = engines.current.spec.served_as
         self.apply(settings)
         self.buffered_bytes = 0
         self.draining = False
@@ -168,6 +169,7 @@ class Front:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # who is believed is said by trusted_proxies (front/addresses.py)
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=CLOSE_S,

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner_supervisor.front.audit import ANSWERED, Entry
-from runner_supervisor.front.routes import CONTROL
+from runner_supervisor.front.routes import CONTROL, OTHER
 from runner_supervisor.front.visit import Desk
 
 SAFE = (
@@ -57,7 +57,7 @@ class Stamp:
                 key_name=state["principal"].name,
                 address=state["address"],
                 method=scope["method"],
-                path=scope["path"],
+                path=scope["route"].path if "route" in scope else OTHER.label,
                 model=self._desk.model,
                 status=status,
                 outcome=ANSWERED,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter, time
 from typing import Protocol
 
 from runner_supervisor.core.quota import Verdict
-from runner_supervisor.front import figures
 from runner_supervisor.front.addresses import Proxies
 from runner_supervisor.front.audit import AuditLog, Entry
 from runner_supervisor.front.contentlog import Content, ContentLog
-from runner_supervisor.front.figures import Figures
+from runner_supervisor.front.figures import Asked, Figures, Seen, figures_of
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.ratelimits import header_lines, refusal
 from runner_supervisor.front.replies import Refusal
@@ -115,29 +114,20 @@ class Visit:
         """How long it took from its head to its way to the engine, in milliseconds."""
         return 1000 * (self._sent_s - self.began_s)
 
-    def count(self, connection: Connection, *, asked_bytes: int, copies: int, streamed: bool, whole: bool) -> None:
-        """See in its answer what the engine has spent on it; where it does not say, estimate that.
+    def count(self, connection: Connection, asked: Asked, *, streamed: bool, whole: bool) -> None:
+        """See in its answer what the engine has spent on it.
 
         Args:
             connection: on which the answer came.
-            asked_bytes: the length of the request's body.
-            copies: how many answers were asked for at once, of which the engine gives figures for one.
+            asked: what it asked for.
             streamed: whether the answer is a stream of events.
-            whole: whether it came to its end. Anthropic's streams say at their beginning that nothing was generated.
+            whole: whether it came to its end.
         """
         self._first_s = connection.first_s
-        guess = figures.estimate(
-            asked_bytes=asked_bytes, pieces=connection.pieces, answer_bytes=connection.size, streamed=streamed
+        seen = Seen(
+            connection.first, connection.last, connection.pieces, connection.size, streamed=streamed, whole=whole
         )
-        found = figures.read(connection.first, connection.last)
-        if found is None:
-            self.figures = guess
-            return
-        if copies > 1:
-            found = found.times(copies)
-        if not whole and guess.generated_tokens > found.generated_tokens:
-            found = replace(found, generated_tokens=guess.generated_tokens, estimated=True)
-        self.figures = found
+        self.figures = figures_of(asked, seen)
 
     def settle(self, *, status: int, outcome: str) -> None:
         """It has ended. `status`: of its answer; 0: it got none. `outcome`: see `front.audit`."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import filelock
 
 from runner_supervisor.errors import ConfigError
+from runner_supervisor.private import open_private
 
 BUSY_S = 5.0
 """How long a writer waits for another one."""
@@ -78,7 +79,9 @@ def prepare(path: Path) -> None:
     with explained(path):
         _own(path)
         # SQLite fails instead of waiting where two processes turn a new file to WAL at once.
-        lock = filelock.FileLock(path.with_name(f"{path.name}.lock"), timeout=BUSY_S, mode=_MODE)
+        name = path.with_name(f"{path.name}.lock")
+        os.close(open_private(name))  # filelock may follow links to other files
+        lock = filelock.FileLock(name, timeout=BUSY_S, mode=_MODE)
         with lock, closing(connect(path, busy_s=BUSY_S)) as database:
             database.execute("PRAGMA journal_mode = WAL")
             with transaction(database):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner_supervisor.front.body import MOST_ANSWERS, check_body
+from runner_supervisor.front.body import MOST_ANSWERS, ONE, check_body
 from runner_supervisor.front.message import Head
 
 
@@ -43,24 +43,24 @@ def test_what_is_no_object_is_refused(body: bytes, message: str) -> None:
     ],
 )
 def test_everything_else_is_the_engines(method: bytes, path: bytes, body: bytes) -> None:
-    assert check_body(head(method, path), body) == (None, 1)
+    assert check_body(head(method, path), body) == (None, ONE)
 
 
 @pytest.mark.parametrize(
     ("body", "answers"),
     [
-        (b'{"prompt": "x", "n": 3}', 3),
-        (b'{"prompt": "x", "n_cmpl": 2}', 2),
-        (b'{"prompt": ["x", "y"], "n": 2}', 4),
-        (b'{"prompt": [1, 2, 3]}', 1),
-        (b'{"prompt": [], "n": 0}', 1),
-        (b'{"prompt": "x", "n": 1000000000}', MOST_ANSWERS),
-        (b'{"prompt": "x", "n": "3"}', 1),
-        (b'{"prompt": "x", "n": 3.0}', 3),
-        (b'{"prompt": "x", "n": true}', 1),
-        (b'{"prompt": "x", "\\u006e": 4}', 4),
-        (b'{"prompt": "x", "n": 1e308}', MOST_ANSWERS),
+        (b'{"prompt": "x", "n": 3}', (1, 3)),
+        (b'{"prompt": "x", "n_cmpl": 2}', (1, 2)),
+        (b'{"prompt": ["x", "y"], "n": 2}', (2, 2)),
+        (b'{"prompt": [1, 2, 3]}', (1, 1)),
+        (b'{"prompt": [], "n": 0}', (1, 1)),
+        (b'{"prompt": "x", "n": 1000000000}', (1, MOST_ANSWERS)),
+        (b'{"prompt": "x", "n": "3"}', (1, 1)),
+        (b'{"prompt": "x", "n": 3.0}', (1, 3)),
+        (b'{"prompt": "x", "n": true}', (1, 1)),
+        (b'{"prompt": "x", "\\u006e": 4}', (1, 4)),
+        (b'{"prompt": "x", "n": 1e308}', (1, MOST_ANSWERS)),
     ],
 )
-def test_the_answers_that_are_asked_for_are_counted(body: bytes, answers: int) -> None:
+def test_the_answers_that_are_asked_for_are_counted(body: bytes, answers: tuple[int, int]) -> None:
     assert check_body(head(b"POST", b"/v1/completions"), body) == (None, answers)
