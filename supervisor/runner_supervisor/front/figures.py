@@ -73,17 +73,19 @@ def figures_of(asked: Asked, seen: Seen) -> Figures:
     It gives those of one answer (that of the first prompt, where there are several), and none of what the client left
     out (`response_fields`), or left before. Anthropic's streams say at their beginning that nothing was generated.
     """
-    late, early = _found(b"".join(seen.last)), _found(seen.first)
-    prompt, cached = _prompt(late) or _prompt(early) or (None, 0)
+    late = _found(b"".join(seen.last))
+    told, generated = _prompt(late), _generated(late)
+    if told is None or generated is None:
+        early = _found(seen.first)
+        told = told or _prompt(early)
+        generated = _generated(early) if generated is None else generated
+    prompt, cached = told or (None, 0)
     sent = asked.size_bytes // BYTES_PER_TOKEN
     sure = True
     if prompt is None or asked.prompts > 1:
         prompt, sure = max(prompt or 0, sent), False
     if not asked.generates:
         return Figures(prompt, cached, 0, estimated=not sure)
-    generated = _generated(late)
-    if generated is None:
-        generated = _generated(early)
     answers = asked.prompts * asked.copies
     if generated is None or answers > 1 or not seen.whole:
         passed = (
