@@ -18,7 +18,14 @@ import uvloop
 CHUNK_BYTES = 200
 EVENT = b"data: " + b"x" * (CHUNK_BYTES - 8) + b"\n\n"
 CHUNK = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
-SMALL = b'{"text":"' + b"y" * 1013 + b'"}'
+FIGURES = (
+    b'"usage":{"completion_tokens":9,"prompt_tokens":7,"total_tokens":16,"prompt_tokens_details":{"cached_tokens":5}},'
+    b'"timings":{"cache_n":5,"prompt_n":2,"prompt_ms":1.25,"predicted_n":9,"predicted_ms":42.5}}'
+)
+"""Answers end with their figures, as llama-server's do."""
+
+SMALL = (b'{"choices":[{"text":"' + b"y" * 1024)[: 1024 - len(FIGURES) - 4] + b'"}],' + FIGURES
+LAST_EVENT = b'data: {"choices":[],' + FIGURES + b"\n\n"
 PROPS = b'{"total_slots":1024}'
 
 
@@ -30,7 +37,7 @@ def answer(body: bytes) -> bytes:
 SMALL_ANSWER = answer(SMALL)
 PROPS_ANSWER = answer(PROPS)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-STREAM_END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+STREAM_END = b"%x\r\n%b\r\ne\r\ndata: [DONE]\n\n\r\n0\r\n\r\n" % (len(LAST_EVENT), LAST_EVENT)
 BURST = 64
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)

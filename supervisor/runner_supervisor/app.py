@@ -50,6 +50,9 @@ Result = TypeVar("Result")
 OPEN_FILES = 65_536
 """As many open files as we ask for; two for each request at work."""
 
+YOUNG_OBJECTS = 20_000
+"""How many new objects there are before the garbage collector looks for cycles: requests leave none."""
+
 END_SLACK_S = 5.0
 """What the end may take beyond the engine's grace period: KILL, the last log lines."""
 
@@ -331,6 +334,7 @@ class Service:
         await self._served.wait()
         gc.collect()
         gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS)
         spec = self._engines.current.spec
         self._calls.on_ready(
             Ready(

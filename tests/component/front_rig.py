@@ -144,6 +144,7 @@ class Rig:
     control: Path
     socket: Path
     listener: asyncio.Server
+    keys: KeyStore
 
     async def listen(self) -> None:
         """Let the engine listen again, after its socket was closed."""
@@ -245,7 +246,7 @@ async def rig(
     for observer in engine.observers:
         observer(Transition(before=State.STARTING, machine=engine.machine))
     server = asyncio.create_task(front.serve())
-    here = Rig(front, engine, tcp.getsockname()[1], folder / "control.sock", socket, listener)
+    here = Rig(front, engine, tcp.getsockname()[1], folder / "control.sock", socket, listener, store)
     try:
         async with asyncio.timeout(DEADLINE_S):
             while not front.serving:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.component.front_rig import OK, request, rig
 
+from runner_supervisor.front.answers import AnswerHead
 from runner_supervisor.front.outbox import Outbox
 from runner_supervisor.front.upstream import Upstream
 
@@ -26,8 +27,10 @@ class Exchange:
         self.answer = b""
         self.done = asyncio.Event()
 
-    def on_head(self, status: int, head: bytes, body: bytes) -> None:  # noqa: ARG002
-        self.answer += head + body
+    takes_slot = False
+
+    def on_head(self, head: AnswerHead, body: bytes) -> None:
+        self.answer += head.with_lines(()) + body
 
     def on_data(self, data: bytes) -> None:
         self.answer += data
@@ -35,7 +38,7 @@ class Exchange:
     def on_end(self) -> None:
         self.done.set()
 
-    def on_lost(self, last: bytes, *, stale: bool) -> None:  # noqa: ARG002
+    def on_lost(self, *, stale: bool) -> None:  # noqa: ARG002
         self.done.set()
 
 

@@ -77,9 +77,12 @@ def check_body(head: Head, body: bytes) -> tuple[Refusal | None, Answers]:
     if head.method != b"POST" or not head.route.json:
         return None, ONE
     try:
-        parsed = orjson.loads(body.removeprefix(UTF8_BOM).rstrip(b"\0"))
-    except orjson.JSONDecodeError as error:
-        return Refusal(400, "invalid_json", f"The request body is not valid JSON: {error}."), ONE
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            parsed = orjson.loads(body.removeprefix(UTF8_BOM).rstrip(b"\0"))
+        except orjson.JSONDecodeError as error:
+            return Refusal(400, "invalid_json", f"The request body is not valid JSON: {error}."), ONE
     if not isinstance(parsed, dict):
         return Refusal(400, "invalid_json", "The request body must be a JSON object."), ONE
     return None, _answers(parsed)
@@ -89,9 +92,11 @@ def _answers(asked: dict[str, Any]) -> Answers:
     """How many answers are asked for. A list with a number in it is one prompt of tokens
     (tools/server/server-common.cpp, `tokenize_input_prompts`).
     """
+    prompts = asked.get("prompt")
+    if not isinstance(prompts, list) and "n" not in asked and "n_cmpl" not in asked:
+        return ONE
     wanted = [number for name in ("n", "n_cmpl") if isinstance(number := asked.get(name), (int, float))]
     copies = int(min(max([1, *wanted]), MOST_ANSWERS))  # the engine takes 2.0 and true for numbers, too
-    prompts = asked.get("prompt")
     if not isinstance(prompts, list) or any(isinstance(part, int) for part in prompts):
         return Answers(copies=copies)
     return Answers(min(max(1, len(prompts)), MOST_ANSWERS), copies)

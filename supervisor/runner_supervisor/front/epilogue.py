@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import orjson
 
-from runner_supervisor.front.message import is_chunked, is_event_stream
+from runner_supervisor.front.answers import AnswerHead
 from runner_supervisor.front.replies import ENGINE_GONE
 
 CODE = ENGINE_GONE.code
@@ -43,15 +43,15 @@ SHAPES: dict[str, Callable[[str], bytes]] = {
 }
 
 
-def may_end(head: bytes, last: Sequence[bytes], *, http_1_0: bool) -> bool:
+def may_end(head: AnswerHead, last: Sequence[bytes], *, http_1_0: bool) -> bool:
     """Whether an event may follow what has been sent.
 
     Args:
-        head: the answer's, as the engine sent it.
+        head: the answer's.
         last: the pieces of its body that came last; none: there were none.
         http_1_0: the client gets it without chunked framing, where an event can always be begun.
     """
-    return is_event_stream(head) and is_chunked(head) and (http_1_0 or not last or last[-1].endswith(EVENTS_END))
+    return head.streamed and head.chunked and (http_1_0 or not last or last[-1].endswith(EVENTS_END))
 
 
 def notice(path: str, ended: str | None, *, http_1_0: bool) -> bytes:

@@ -9,8 +9,8 @@ nothing while tokens pass.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 BYTES_PER_TOKEN = 4
 """For what the engine gave no figures for; a little less than text has on average, so nobody gains by leaving."""
@@ -18,20 +18,31 @@ BYTES_PER_TOKEN = 4
 EVENT_BYTES = 256
 """At least as long as most events, each of which has one token: reads that bring several are told by their length."""
 
-FIGURE = re.compile(
-    rb'"(prompt_tokens|input_tokens|tokens_evaluated|prompt_n|cached_tokens|cache_read_input_tokens|cache_n|'
-    rb'completion_tokens|output_tokens|tokens_predicted|predicted_n)":(\d{1,9})'
+NUMBER = re.compile(rb"\d{1,9}")
+
+PROMPT = (b'"prompt_tokens":', b'"tokens_evaluated":')
+"""All tokens of the prompt, cached ones included."""
+
+FRESH = (b'"input_tokens":', b'"prompt_n":')
+"""Tokens of the prompt; OpenAI's `input_tokens` include cached ones, Anthropic's and `prompt_n` do not."""
+
+OPENAI_CACHED = b'"cached_tokens":'
+CACHED = (OPENAI_CACHED, b'"cache_read_input_tokens":', b'"cache_n":')
+USAGE = re.compile(
+    rb'"usage":{"completion_tokens":(\d{1,9}),"prompt_tokens":(\d{1,9}),"total_tokens":\d+,'
+    rb'"prompt_tokens_details":{"cached_tokens":(\d{1,9})'
 )
-"""In a JSON string every quote has a backslash before it, so no text that the model writes looks like this."""
+"""As most answers have it (tools/server/server-task.cpp, `usage_json_oaicompat`)."""
 
-GENERATED = (b"completion_tokens", b"predicted_n", b"tokens_predicted", b"output_tokens")
+GENERATED = (b'"completion_tokens":', b'"predicted_n":', b'"tokens_predicted":', b'"output_tokens":')
+"""In a JSON string every quote has a backslash before it, so no text that the model writes looks like these."""
 
-Found = Mapping[bytes, int]
 
+class Figures(NamedTuple):
+    """Tokens of one request. `estimated`: the engine did not say all of it.
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Tokens of one request. `estimated`: the engine did not say all of it."""
+    Tuples here, as they are made for every request and cost a third of a frozen dataclass.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -39,8 +50,7 @@ class Figures:
     estimated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What a request asks for: its body's length in bytes, how many prompts, how many answers to each, and whether
     they are generated (embeddings and scores are not).
     """
@@ -51,8 +61,7 @@ class Asked:
     generates: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What passed of an answer's body.
 
     `first`: its beginning. `last`: the ends of the pieces that came last. `pieces`, `size_bytes`: how many, how long
@@ -67,25 +76,38 @@ class Seen:
     whole: bool
 
 
+def told(last: Iterable[bytes]) -> Figures | None:
+    """What an answer, by its last pieces, has cost; None if they do not say all of it."""
+    late = b"".join(last)
+    at = late.rfind(b'"usage":{')
+    usage = USAGE.match(late, at) if at >= 0 else None
+    if usage is not None:
+        return Figures(int(usage[2]), int(usage[3]), int(usage[1]))
+    generated = _first(late, GENERATED)
+    prompt, cached = (None, 0) if generated is None else _prompt(late)
+    return None if generated is None or prompt is None else Figures(prompt, cached, generated)
+
+
 def figures_of(asked: Asked, seen: Seen) -> Figures:
     """What a request has cost: the engine's figures as far as it gave them, estimates for the rest.
 
     It gives those of one answer (that of the first prompt, where there are several), and none of what the client left
     out (`response_fields`), or left before. Anthropic's streams say at their beginning that nothing was generated.
     """
-    late = _found(b"".join(seen.last))
-    told, generated = _prompt(late), _generated(late)
-    if told is None or generated is None:
-        early = _found(seen.first)
-        told = told or _prompt(early)
-        generated = _generated(early) if generated is None else generated
-    prompt, cached = told or (None, 0)
+    late = b"".join(seen.last)
+    prompt, cached = _prompt(late)
+    generated = _first(late, GENERATED)
+    if prompt is None or generated is None:
+        if prompt is None:
+            prompt, cached = _prompt(seen.first)
+        if generated is None:
+            generated = _first(seen.first, GENERATED)
     sent = asked.size_bytes // BYTES_PER_TOKEN
     sure = True
     if prompt is None or asked.prompts > 1:
         prompt, sure = max(prompt or 0, sent), False
     if not asked.generates:
-        return Figures(prompt, cached, 0, estimated=not sure)
+        return Figures(prompt, cached, 0, not sure)
     answers = asked.prompts * asked.copies
     if generated is None or answers > 1 or not seen.whole:
         passed = (
@@ -96,24 +118,35 @@ def figures_of(asked: Asked, seen: Seen) -> Figures:
             generated = max((generated or 0) * answers, passed)
         else:
             generated *= answers
-    return Figures(prompt, cached, generated, estimated=not sure)
+    return Figures(prompt, cached, generated, not sure)
 
 
-def _found(part: bytes) -> Found:
-    return {match[1]: int(match[2]) for match in FIGURE.finditer(part)}
-
-
-def _prompt(found: Found) -> tuple[int, int] | None:
-    """Tokens of the prompt, and those of them that were cached."""
-    cached = found.get(b"cached_tokens", found.get(b"cache_read_input_tokens", found.get(b"cache_n", 0)))
-    for name in (b"prompt_tokens", b"tokens_evaluated"):  # cached ones included
-        if name in found:
-            return found[name], cached
-    fresh = found.get(b"input_tokens", found.get(b"prompt_n"))
+def _prompt(part: bytes) -> tuple[int | None, int]:
+    """Tokens of the prompt, None if they are not there, and those of them that were cached."""
+    prompt = _first(part, PROMPT)
+    if prompt is not None:
+        return prompt, _first(part, CACHED) or 0
+    fresh = _first(part, FRESH)
     if fresh is None:
-        return None
-    return (fresh if b"cached_tokens" in found else fresh + cached), cached  # OpenAI's `input_tokens` count them
+        return None, 0
+    cached = _number(part, OPENAI_CACHED)
+    if cached is not None:
+        return fresh, cached
+    cached = _first(part, CACHED) or 0
+    return fresh + cached, cached
 
 
-def _generated(found: Found) -> int | None:
-    return next((found[name] for name in GENERATED if name in found), None)
+def _first(part: bytes, names: Sequence[bytes]) -> int | None:
+    """The number that the first of these names has that is there."""
+    for name in names:
+        number = _number(part, name)
+        if number is not None:
+            return number
+    return None
+
+
+def _number(part: bytes, name: bytes) -> int | None:
+    """The number that a name has where it comes last. Finding each is faster than one pattern with all of them."""
+    at = part.rfind(name)
+    found = NUMBER.match(part, at + len(name)) if at >= 0 else None
+    return int(found[0]) if found else None

@@ -94,9 +94,9 @@ class Gate:
         return self._may_be_open and not self._keys.locked_down
 
     @property
-    def version(self) -> tuple[int, int]:
-        """Changes when the same request may be judged in another way."""
-        return self._keys.version, self._changes
+    def version(self) -> int:
+        """Grows when the same request may be judged in another way."""
+        return self._keys.version + self._changes
 
     def judge(self, request: Request) -> Judgement:
         """Whether a request may go ahead, from a client on the network."""

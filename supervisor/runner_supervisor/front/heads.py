@@ -23,6 +23,9 @@ REMEMBERED_BYTES = 8192
 HEADER_BYTES = 160
 """What Python needs for a header beside its text."""
 
+UNFIT_TO_RECUR = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+"""Headers after which a request's body has no length, has to be asked for, or is none of HTTP's."""
+
 ORIGIN, FORWARDED_FOR = b"origin", b"x-forwarded-for"
 
 Headers = list[tuple[bytes, bytes]]
@@ -33,7 +36,8 @@ class Reading:
     """A head: who asks, and what is answered instead of relaying it, if anything is.
 
     `control`: FastAPI answers it. `guess`: it came with a key that there is not. `extra`: header lines for the
-    answer. `forwarded`: the values of X-Forwarded-For.
+    answer. `forwarded`: the values of X-Forwarded-For. `recurs`: the same bytes mean the same when they come again on
+    the same connection, and nothing need be answered before the body is here.
     """
 
     head: Head
@@ -43,6 +47,7 @@ class Reading:
     guess: bool
     extra: tuple[bytes, ...]
     forwarded: tuple[bytes, ...]
+    recurs: bool
 
 
 class Heads:
@@ -54,8 +59,8 @@ class Heads:
         self._remembered: dict[tuple[object, ...], Reading] = {}
 
     @property
-    def version(self) -> object:
-        """Changes when what was read before may mean something else now."""
+    def version(self) -> int:
+        """Grows when what was read before may mean something else now."""
         return self._gate.version
 
     def read(self, parser: httptools.HttpRequestParser, url: bytes, headers: Headers, *, trusted: bool) -> Reading:
@@ -122,6 +127,11 @@ class Heads:
             guess=judgement.guess,
             extra=origins.answer_headers(values.get(ORIGIN)),
             forwarded=tuple(value for name, value in headers if name == FORWARDED_FOR),
+            recurs=reply is None
+            and control is None
+            and head.keep_alive
+            and method == b"POST"
+            and UNFIT_TO_RECUR.isdisjoint(values),
         )
 
 

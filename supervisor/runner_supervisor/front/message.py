@@ -25,16 +25,6 @@ NOT_FORWARDED = frozenset(HOP_BY_HOP) | {
 }
 """Request headers that stay here: our keys, and framing, made anew for the collected body."""
 
-KEPT_BACK_LINE = re.compile(
-    rb"\r\n(?:" + b"|".join(HOP_BY_HOP) + rb"|access-control-[a-z-]+):[^\r\n]*", re.IGNORECASE
-)
-"""Lines of an answer's head that stay here. llama-server lets every page of the web in, with credentials
-(tools/server/server-http.cpp, `Access-Control-Allow-Origin`); who may is said by our own settings.
-"""
-FRAMING_LINE = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*", re.IGNORECASE)
-EVENT_STREAM_LINE = re.compile(rb"\r\ncontent-type: *text/event-stream", re.IGNORECASE)
-CHUNKED_LINE = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
-
 ESCAPE = re.compile(rb"%(?:u([0-9a-fA-F]{4})|([0-9a-fA-F]{2}))")
 
 NO_BODY_MEANT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
@@ -58,13 +48,14 @@ class Head:
         keep_alive: whether the client's connection stays open after the answer.
         owner: the id of the key that the request comes with; None where no key is needed.
 
-    `takes_slot`: the engine works on it. `limited`: it counts against its key's limits; what is merely looked up does
-    not, but reading a stream again occupies the engine for as long as it likes.
+    `head_only`: its answer has no body. `plain`: its body goes on as it is. `takes_slot`: the engine works on it.
+    `limited`: it counts against its key's limits; what is merely looked up does not, but reading a stream again
+    occupies the engine for as long as it likes.
     """
 
     __slots__ = (
-        "chunked", "converses", "expects_continue", "http_1_0", "keep_alive", "limited", "lines", "looks_up",
-        "method", "owner", "path", "route", "takes_slot",
+        "chunked", "converses", "expects_continue", "head_only", "http_1_0", "keep_alive", "limited", "lines",
+        "looks_up", "method", "owner", "path", "plain", "route", "takes_slot",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +70,7 @@ class Head:
     ) -> None:
         values = dict(headers)
         self.method = method
+        self.head_only = method == b"HEAD"
         self.path = path_of(target)
         self.route: Route = route_of(self.path)
         self.takes_slot = self.route.queued and method == b"POST"
@@ -97,6 +89,7 @@ class Head:
             ]
             if self.path == conversations.STREAM_PATH and b"?" in target:
                 target = conversations.private_target(owner, target)
+        self.plain = not self.looks_up and self.path != conversations.STREAM_PATH
         self.lines = _forwarded(method, target, headers)
 
     def encode(self, body: list[bytes], length: int) -> list[bytes]:
@@ -106,15 +99,14 @@ class Head:
             body: pieces of the body.
             length: their bytes in all.
         """
-        if self.owner and self.path == conversations.STREAM_PATH:
-            body, length = [], 0  # the engine would read a form in it, and believe that more than the query
-        elif self.looks_up and self.owner:
-            body = [conversations.private_question(self.owner, b"".join(body))]
-            length = len(body[0])
+        if not self.plain and self.owner:
+            # A body where none is meant the engine would read as a form, and believe it more than the query.
+            body = [conversations.private_question(self.owner, b"".join(body))] if self.looks_up else []
+            length = sum(map(len, body))
         if not length and self.method in NO_BODY_MEANT:
             return [self.lines + b"\r\n"]
         head = b"%bcontent-length: %d\r\n\r\n" % (self.lines, length)
-        return [b"".join((head, *body))] if length <= JOINED_BYTES else [head, *body]
+        return [head + b"".join(body)] if length <= JOINED_BYTES else [head, *body]
 
 
 def path_of(target: bytes) -> str:
@@ -142,32 +134,6 @@ def _forwarded(method: bytes, target: bytes, headers: list[tuple[bytes, bytes]])
     lines = [b"%b %b HTTP/1.1\r\n" % (method, target)]
     lines += [b"%b: %b\r\n" % header for header in headers if header[0] not in dropped]
     return b"".join(lines)
-
-
-def client_head(head: bytes, extra: list[bytes], *, chunked: bool = True) -> bytes:
-    """An answer's head as the client gets it: the engine's lines, but for those that stay here.
-
-    Args:
-        head: status line and headers, with the blank line that ends them.
-        extra: further header lines.
-        chunked: whether the body's chunked framing stays.
-    """
-    head = KEPT_BACK_LINE.sub(b"", head)
-    if not chunked:
-        head = FRAMING_LINE.sub(b"", head)
-    if extra:
-        return b"\r\n".join([head[:-4], *extra, b"", b""])
-    return head
-
-
-def is_chunked(head: bytes) -> bool:
-    """Whether an answer's body comes in chunks."""
-    return CHUNKED_LINE.search(head) is not None
-
-
-def is_event_stream(head: bytes) -> bool:
-    """Whether an answer is a stream of server-sent events."""
-    return EVENT_STREAM_LINE.search(head) is not None
 
 
 class Unchunk:

@@ -25,6 +25,7 @@ from uvicorn.server import ServerState
 from runner_supervisor.front.backend import Backend
 from runner_supervisor.front.heads import HEAD_BYTES, Heads, Reading
 from runner_supervisor.front.message import CLOSE
+from runner_supervisor.front.refrain import Refrain, refrain_of
 from runner_supervisor.front.relay import Relay
 from runner_supervisor.front.replies import (
     HEAD_TOO_LARGE,
@@ -68,9 +69,12 @@ class FrontProtocol(HttpToolsProtocol):
         self._at_work: Relay | None = None
         self._closing = False
         self._head_bytes = 0
-        self._in_head = False
+        self._in_head = self._in_message = False
         self._length = 0
-        self._said: tuple[object, ...] = ()
+        self._begun = 0
+        self._awaited = 0
+        self._refrain: Refrain | None = None
+        self._read_at = 0
         self._reading: Reading | None = None
         self._request_id: bytes | None = None
         self._deadline = 0.0
@@ -93,10 +97,55 @@ class FrontProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes from the client. One that sends neither its head nor its body in time, or too much head, goes."""
         self._deadline = self.loop.time() + PATIENCE_S
+        if self._awaited:
+            data = self._take(data)
+        elif (
+            (refrain := self._refrain) is not None
+            and not (self._closing or self._in_message)
+            and ((before := self.cycle) is None or before.response_complete)
+            and self._read_at == self._heads.version
+        ):
+            data = self._recognise(data, refrain)
+        if data:
+            self._parse(data)
+
+    def _recognise(self, data: bytes, refrain: Refrain) -> bytes:
+        """Begin a request whose head is the last one's; returns what is left to be parsed."""
+        start, length = refrain.find(data)
+        if not start:
+            return data
+        relay = self._relay(cast("Reading", self._reading), length)
+        body = data[start : start + length]
+        if body:
+            relay.on_body(body)
+        self._awaited = length - len(body)
+        if not self._awaited:
+            relay.on_request_complete()
+        self.cycle = cast("Any", relay)
+        self._at_work = relay
+        relay.start()
+        return data[start + len(body) :]
+
+    def _take(self, data: bytes) -> bytes:
+        """Bytes of a body whose head was recognised; returns what comes after it."""
+        body = data[: self._awaited]
+        self._awaited -= len(body)
+        self.on_body(body)
+        if not self._awaited:
+            self.on_message_complete()
+        return data[len(body) :]
+
+    def _parse(self, data: bytes) -> None:
+        between = not self._in_message
+        self._begun = 0
         self._head_bytes += len(data)  # until a head begins: what came with its beginning is not counted
         super().data_received(data)
-        if self._in_head and self._head_bytes > HEAD_BYTES:
-            self._refuse(HEAD_TOO_LARGE)
+        if self._in_head:
+            if self._head_bytes > HEAD_BYTES:
+                self._refuse(HEAD_TOO_LARGE)
+        elif between and self._begun == 1 and self._reading is not None and self._reading.recurs:
+            # The parser takes no head that has other line ends, so this is where it ended.
+            self._refrain = refrain_of(data[: data.find(b"\r\n\r\n") + 4])
 
     def _look_at_the_clock(self) -> None:
         """Wakes twice a minute or so: a timer a request would cost more than all that it watches."""
@@ -181,8 +230,10 @@ class FrontProtocol(HttpToolsProtocol):
         self.headers = []
         self._length = 0
         self._request_id = None
-        self._in_head = True
+        self._in_head = self._in_message = True
         self._head_bytes = 0
+        self._begun += 1
+        self._refrain = self._reading = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a chunked body's trailer, which is left out."""
@@ -201,16 +252,13 @@ class FrontProtocol(HttpToolsProtocol):
         self._in_head = False
         if self._closing:
             return
-        said = (self.url, self.headers, self._heads.version, self.parser.get_method(), self.parser.get_http_version())
-        if said != self._said:
-            self._reading = self._heads.read(self.parser, self.url, self.headers, trusted=self._trusted)
-            self._said = said
-        reading = cast("Reading", self._reading)
-        request_id = accept(self._request_id) or self._backend.desk.ids.next()
+        self._read_at = self._heads.version
+        reading = self._reading = self._heads.read(self.parser, self.url, self.headers, trusted=self._trusted)
+        self._request_id = accept(self._request_id)
         if reading.control and reading.reply is None:
-            self._hand_to_fastapi(reading, request_id)
+            self._hand_to_fastapi(reading, self._request_id or self._backend.desk.ids.next())
             return
-        relay = Relay(reading, self._length, request_id, backend=self._backend, client=self, loop=self.loop)
+        relay = self._relay(reading, self._length)
         before, self.cycle = self.cycle, cast("Any", relay)
         if before is None or before.response_complete:
             self._start_asgi_task(relay, self.app)
@@ -219,6 +267,11 @@ class FrontProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((cast("Any", relay), self.app))
             if len(self.pipeline) >= PIPELINED:
                 self.flow.pause_reading()
+
+    def _relay(self, reading: Reading, length: int) -> Relay:
+        """A request for the engine. `length`: of its body, in bytes."""
+        request_id = self._request_id or self._backend.desk.ids.next()
+        return Relay(reading, length, request_id, backend=self._backend, client=self, loop=self.loop)
 
     def _hand_to_fastapi(self, reading: Reading, request_id: bytes) -> None:
         url, headers = self.url, self.headers
@@ -246,6 +299,7 @@ class FrontProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """A request's body is complete."""
+        self._in_message = False
         if self._closing:
             self.transport.close()
         elif isinstance(self.cycle, Relay):

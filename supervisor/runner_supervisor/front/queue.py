@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from runner_supervisor.core.admission import Admission, Share
 from runner_supervisor.front.metrics import Metrics
@@ -23,11 +23,8 @@ class Waiter(Protocol):
         """It has waited as long as it may."""
 
 
-class _Turn(NamedTuple):
-    """When a request first asked for a slot, and when it began to wait or to work. Seconds on the loop's clock."""
-
-    entered: float
-    began: float
+_Turn = tuple[float, float]
+"""When a request first asked for a slot, and when it began to wait or to work. Seconds on the loop's clock."""
 
 
 class SlotQueue:
@@ -72,9 +69,9 @@ class SlotQueue:
         if place is not None:
             now = self._loop.time()
             if place:
-                self._wait(waiter, share, _Turn(now, now))
+                self._wait(waiter, share, (now, now))
             else:
-                self._working[waiter] = _Turn(now, now)
+                self._working[waiter] = (now, now)
         return place
 
     def put_back(self, waiter: Waiter, share: Share) -> None:
@@ -85,25 +82,27 @@ class SlotQueue:
         else:
             turn = self._forgotten.pop(waiter)
         now = self._loop.time()
-        if now - turn.entered >= self._timeout_s:
+        entered, _ = turn
+        if now - entered >= self._timeout_s:
             waiter.on_expired()
         else:
             self._admission.put_back(waiter, share)
-            self._wait(waiter, share, _Turn(turn.entered, now))
+            self._wait(waiter, share, (entered, now))
         self._pump()
 
     def leave(self, waiter: Waiter) -> None:
         """The request is done, or its client has gone. Leaving twice does nothing."""
-        if waiter in self._waiting:
-            self._stop_waiting(waiter)
-            return
         turn = self._working.pop(waiter, None)
         if turn is None:
-            self._forgotten.pop(waiter, None)
+            if waiter in self._waiting:
+                self._stop_waiting(waiter)
+            else:
+                self._forgotten.pop(waiter, None)
             return
-        self._pace_s += PACE_WEIGHT * (self._loop.time() - turn.began - self._pace_s)
-        self._admission.release()
-        if self._admission.queued:
+        self._pace_s += PACE_WEIGHT * (self._loop.time() - turn[1] - self._pace_s)
+        admission = self._admission
+        admission.release()
+        if admission.queued:
             self._pump()
 
     def forget_working(self) -> None:
@@ -122,7 +121,7 @@ class SlotQueue:
             self._expire(waiter)
 
     def _wait(self, waiter: Waiter, share: Share, turn: _Turn) -> None:
-        timer = self._loop.call_at(turn.entered + self._timeout_s, self._expire, waiter)
+        timer = self._loop.call_at(turn[0] + self._timeout_s, self._expire, waiter)
         self._waiting[waiter] = (share.key, turn, timer)
 
     def _expire(self, waiter: Waiter) -> None:
@@ -141,11 +140,11 @@ class SlotQueue:
         self._pumping = True
         try:
             while (waiter := self._admission.admit_next()) is not None:
-                _, turn, timer = self._waiting.pop(waiter)
+                _, (entered, began), timer = self._waiting.pop(waiter)
                 timer.cancel()
                 now = self._loop.time()
-                self._working[waiter] = _Turn(turn.entered, now)
-                self._metrics.queue_wait.observe(now - turn.began)
+                self._working[waiter] = (entered, now)
+                self._metrics.queue_wait.observe(now - began)
                 waiter.on_admitted()
         finally:
             self._pumping = False

@@ -13,16 +13,17 @@ from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
+from runner_supervisor.front.answers import AnswerHead
 from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, refused
 from runner_supervisor.front.backend import Backend
 from runner_supervisor.front.body import CHECKED_BYTES, ONE, Body, check_body
 from runner_supervisor.front.client import NOBODY_WAITS, Client
 from runner_supervisor.front.conversations import Lookup
 from runner_supervisor.front.epilogue import may_end, notice
-from runner_supervisor.front.figures import Asked
+from runner_supervisor.front.figures import Asked, Seen, figures_of, told
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.losses import Losses
-from runner_supervisor.front.message import CLOSE, CONTINUE, Unchunk, client_head, is_chunked, is_event_stream
+from runner_supervisor.front.message import CLOSE, CONTINUE, Unchunk
 from runner_supervisor.front.replies import (
     BODY_TOO_LARGE,
     DRAINING,
@@ -54,6 +55,7 @@ class Relay:
     _started = False
     _body_complete = False
     _place = 0
+    _refusal: Reply | None = None
     _status = 0
     _was_stale = False
     _answers = ONE
@@ -61,7 +63,7 @@ class Relay:
     _alone = False
     """The client has gone, and the engine goes on: the conversation can be read again."""
     _losses = Losses()
-    _answer_head = b""
+    _answer: AnswerHead | None = None
     _lookup: Lookup | None = None
     _connection: Connection | None = None
     _upstream: Upstream
@@ -80,20 +82,18 @@ class Relay:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._head = head = reading.head
-        self._share = reading.principal.share
-        self._metered = reading.principal.limits.tokens is not None
-        self._refusal = reading.reply
-        self._guess = reading.guess
-        self._visit = Visit(reading, request_id, caller=client, desk=backend.desk)
+        self._principal = reading.principal
+        self._reading = reading
+        self._visit = Visit(reading, request_id, client, backend.desk)
         self.keep_alive = head.keep_alive
         self._has_body = length > 0 or head.chunked
         self._backend = backend
         self._client = client
         self._loop = loop
         self._body = Body(backend)
-        self._write: Callable[[bytes], None] = partial(backend.outbox.write, client.transport)
-        self.on_data = partial(backend.outbox.write_now, client.transport)
-        if self._refusal is None and length > backend.max_body_bytes:
+        if reading.reply:
+            self._refusal = reading.reply
+        elif length > backend.max_body_bytes:
             self._refusal = BODY_TOO_LARGE
 
     # The client's side: called by front.protocol.
@@ -104,7 +104,7 @@ class Relay:
             return
         self._started = True
         if self._refusal:
-            delay_s = self._visit.punish() if self._guess else 0.0
+            delay_s = self._visit.punish() if self._reading.guess else 0.0
             if delay_s:
                 self._loop.call_later(delay_s, self._reply_late, self._refusal)
             else:
@@ -165,7 +165,7 @@ class Relay:
     def _go_on_alone(self, connection: Connection) -> None:
         """The engine finishes the answer, which can be read again, and its slot is taken until it has."""
         self._alone = True
-        self.on_data = self._write = drop
+        self.on_data = drop
         connection.resume_reading()
 
     def pause(self) -> None:
@@ -180,8 +180,8 @@ class Relay:
 
     # The engine's side: called by front.upstream.
 
-    def on_head(self, status: int, head: bytes, body: bytes) -> None:
-        """Pass the answer's head on, without what belongs to the engine's connection."""
+    def on_head(self, head: AnswerHead, body: bytes) -> None:
+        """Pass the answer's head on, with what is to be said of the request."""
         backend = self._backend
         if backend.draining:
             self.keep_alive = False
@@ -192,22 +192,28 @@ class Relay:
         if self._place:
             extra.append(b"x-queue-position: %d" % self._place)
             extra.append(b"x-queue-ms: %d" % visit.queue_ms)
-        if self._head.looks_up and status == 200:
-            self._lookup = Lookup(self._share.key, client_head(head, extra))
+        if self._head.looks_up and head.status == 200:
+            self._lookup = Lookup(self._principal.id, head.with_lines(extra))
             self.on_data = self._lookup.pieces.append
             self.on_data(body)
-        elif self._head.http_1_0 and is_chunked(head):
-            self._write(client_head(head, extra, chunked=False))
+        elif self._head.http_1_0 and head.chunked:
+            self._write(head.with_lines(extra, chunked=False))
             self.on_data = Unchunk(self._write)
             self.on_data(body)
         else:
-            self._write(client_head(head, extra) + body)
+            self._write(head.with_lines(extra) + body)
+            if not self._alone:
+                self.on_data = partial(backend.outbox.write_now, self._client.transport)
         if visit.content:
             visit.content.answer(body)
             self.on_data = visit.tee(self.on_data)
-        self._status = status
-        self._answer_head = head
+        self._status = head.status
+        self._answer = head
         backend.metrics.first_byte(self._head.route.label, perf_counter() - visit.began_s)
+
+    def _write(self, data: bytes) -> None:
+        if not self._alone:
+            self._backend.outbox.write(self._client.transport, data)
 
     def on_end(self) -> None:
         """The answer is complete."""
@@ -219,10 +225,18 @@ class Relay:
 
     def _count(self, *, whole: bool) -> None:
         """See what the engine has spent on this. `whole`: the answer came to its end."""
-        connection = self._connection
-        if connection and self.takes_slot and (self._status in {0, 200} or self._status >= 500):
-            asked = Asked(self._body.size, *self._answers, generates=self._head.route.generates)
-            self._visit.count(connection, asked, streamed=is_event_stream(self._answer_head), whole=whole)
+        connection, status, head = self._connection, self._status, self._head
+        if not connection or not head.takes_slot or (status not in {0, 200} and status < 500):
+            return
+        generates = head.route.generates
+        figures = told(connection.last) if whole and generates and self._answers is ONE else None
+        if figures is None:
+            prompts, copies = self._answers
+            passed = (connection.first, connection.last, connection.pieces, connection.size)
+            streamed = self._answer is not None and self._answer.streamed
+            figures = figures_of(Asked(self._body.size, prompts, copies, generates), Seen(*passed, streamed, whole))
+        self._visit.figures = figures
+        self._visit.first_s = connection.first_s
 
     def on_lost(self, *, stale: bool) -> None:
         """The engine's connection broke. With nothing answered yet, it may be tried again; else the client must know.
@@ -238,10 +252,10 @@ class Relay:
         elif not self._status:
             if stale and not self._was_stale and not self._upstream.lost:
                 self._was_stale = True
-                self._send(self._upstream, self._loop.time() + CONNECT_S)
+                self._send(self._upstream)
             else:
                 self._outlive()
-        elif connection and may_end(self._answer_head, connection.last, http_1_0=self._head.http_1_0):
+        elif connection and self._answer and may_end(self._answer, connection.last, http_1_0=self._head.http_1_0):
             self._upstream.when_ended(self._end_stream, within_s=VERDICT_S)
         else:  # its framing lacks an end, which is how the client knows
             self._break_off()
@@ -283,7 +297,7 @@ class Relay:
         else:
             self._was_stale = False
             backend.metrics.retried(self._head.route.label)
-            backend.queue.put_back(self, self._share)
+            backend.queue.put_back(self, self._principal.share)
 
     # In between.
 
@@ -303,9 +317,9 @@ class Relay:
             return DRAINING
         if head.looks_up and self._body.size > CHECKED_BYTES:
             return BODY_TOO_LARGE
-        if head.takes_slot and backend.hopeless():
+        if head.takes_slot and backend.upstream() is None and backend.hopeless():
             return backend.unavailable()
-        if self._body.size > CHECKED_BYTES and not self._metered:
+        if self._body.size > CHECKED_BYTES and self._principal.limits.tokens is None:
             return None
         refusal, self._answers = check_body(head, self._body.whole())
         return refusal
@@ -318,7 +332,7 @@ class Relay:
             self._reply(refusal)
         elif not self._head.takes_slot:
             self._forward()
-        elif (place := backend.queue.enter(self, self._share)) is None:
+        elif (place := backend.queue.enter(self, self._principal.share)) is None:
             self._reply(replace(QUEUE_FULL, retry_after_s=backend.queue.retry_after_s))
         elif place:
             self._place = place
@@ -341,7 +355,7 @@ class Relay:
     def _forward(self) -> None:
         upstream = self._backend.upstream()
         if upstream is not None:
-            self._send(upstream, self._loop.time() + CONNECT_S)
+            self._send(upstream)
         elif self._head.takes_slot:
             self._wait_again()
         else:
@@ -352,7 +366,7 @@ class Relay:
         if self._backend.hopeless():
             self._reply(self._backend.unavailable())
         else:
-            self._backend.queue.put_back(self, self._share)
+            self._backend.queue.put_back(self, self._principal.share)
 
     def _send_if_it_lives(self, upstream: Upstream, deadline: float) -> None:
         if upstream.lost and self._head.takes_slot and not self.response_complete:
@@ -360,19 +374,19 @@ class Relay:
         else:
             self._send(upstream, deadline)
 
-    def _send(self, upstream: Upstream, deadline: float) -> None:
+    def _send(self, upstream: Upstream, deadline: float | None = None) -> None:
         if self.response_complete:
             return
         self._upstream = upstream
         send = upstream.send_on_new if self._was_stale else upstream.send
-        head = self._head
+        head, body = self._head, self._body
         self._visit.sent()
         try:
-            self._connection = send(
-                head.encode(self._body.pieces, self._body.size), self, head_only=head.method == b"HEAD"
-            )
+            self._connection = send(head.encode(body.pieces, body.size), self, head_only=head.head_only)
         except BlockingIOError:  # its backlog is full
-            if self._loop.time() < deadline:
+            now = self._loop.time()
+            deadline = now + CONNECT_S if deadline is None else deadline
+            if now < deadline:
                 self._loop.call_later(CONNECT_EVERY_S, self._send_if_it_lives, upstream, deadline)
             else:
                 self._reply(ENGINE_GONE)
@@ -396,7 +410,7 @@ class Relay:
         extra = self._visit.header_lines()
         if not self.keep_alive or self._backend.draining:
             extra.append(CLOSE)
-        self._write(reply.response(extra, head_only=self._head.method == b"HEAD"))
+        self._write(reply.response(extra, head_only=self._head.head_only))
         self._finish(reply.status, refused(reply.code))
 
     def _end(self, outcome: str) -> None:

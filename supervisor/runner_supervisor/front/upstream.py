@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from runner_supervisor.front.answers import AnswerHead, Answers
 from runner_supervisor.front.outbox import Outbox
 
 IDLE_S = 4.0
@@ -42,8 +43,8 @@ class Exchange(Protocol):
     def takes_slot(self) -> bool:
         """Whether the engine needs a slot for it."""
 
-    def on_head(self, status: int, head: bytes, body: bytes) -> None:
-        """The answer's head (status line, headers, the blank line) and as much of the body as came with it."""
+    def on_head(self, head: AnswerHead, body: bytes) -> None:
+        """The answer's head, and as much of the body as came with it."""
 
     def on_data(self, data: bytes) -> None:
         """Bytes of the answer's body, framed as the engine framed them."""
@@ -88,7 +89,7 @@ class Connection(asyncio.Protocol):
         self.first = b""
         self.first_s = 0.0
         self.pieces = self.size = 0
-        self._head_read = self._head_passed = self._complete = False
+        self._head_begun = self._head_read = self._head_passed = self._complete = False
         self._head_only = head_only
 
     def open(self, exchange: Exchange, *, head_only: bool) -> None:
@@ -150,6 +151,11 @@ class Connection(asyncio.Protocol):
         if exchange is None:  # bytes nobody asked for
             self.abort()
             return
+        if not self._head_begun:
+            self._head_begun = True
+            if not self._head_only and (answer := self._upstream.answers.whole(data)):
+                self._pass_whole(data, exchange, *answer)
+                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -166,13 +172,23 @@ class Connection(asyncio.Protocol):
             self._end(exchange)
 
     def _note(self, data: bytes) -> None:
-        self.size += len(data)
-        if len(data) > PING_BYTES:
+        size = len(data)
+        self.size += size
+        if size > PING_BYTES:
             if not self.pieces:
                 self.first = data[:EDGE_BYTES]
                 self.first_s = perf_counter()
             self.pieces += 1
-        self.last.append(data if len(data) <= EDGE_BYTES else data[-EDGE_BYTES:])
+        self.last.append(data if size <= EDGE_BYTES else data[-EDGE_BYTES:])
+
+    def _pass_whole(self, data: bytes, exchange: Exchange, head: AnswerHead, start: int) -> None:
+        """All of an answer that was known before it was parsed."""
+        self._upstream.received += 1
+        self._head_passed = self._reusable = True
+        body = data[start:]
+        self._note(body)
+        exchange.on_head(head, body)
+        self._end(exchange)
 
     def _pass_head(self, data: bytes, exchange: Exchange) -> None:
         head = self._head + data
@@ -189,7 +205,7 @@ class Connection(asyncio.Protocol):
         self._head_passed = True
         if self._head_only:
             self._complete = True
-        exchange.on_head(self._parser.get_status_code(), head[:cut], body)
+        exchange.on_head(self._upstream.answers.read(self._parser.get_status_code(), head[:cut]), body)
 
     def _end(self, exchange: Exchange) -> None:
         if self._exchange is not exchange:  # it broke off while it was told
@@ -225,7 +241,7 @@ class Connection(asyncio.Protocol):
         self._upstream.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.on_lost(stale=self._requests > 1 and not self._head and not self._head_passed)
+            exchange.on_lost(stale=self._requests > 1 and not self._head_begun)
 
 
 class Upstream:
@@ -239,12 +255,14 @@ class Upstream:
 
     def __init__(self, path: Path, outbox: Outbox) -> None:
         self.outbox = outbox
+        self.answers = Answers()
         self._path = str(path)
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Connection, float] = {}
         self._opening: set[asyncio.Task[object]] = set()
         self._at_work: set[Connection] = set()
         self._quiet = asyncio.Event()
+        self._drains = False
         self._closed = False
         self.lost = False
         self.ended: str | None = None
@@ -266,6 +284,7 @@ class Upstream:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
+                self._drains = True
                 while self._at_work:
                     self._quiet.clear()
                     await self._quiet.wait()
@@ -339,7 +358,7 @@ class Upstream:
     def end_work(self, connection: Connection) -> None:
         """A connection's request has its answer, or never will."""
         self._at_work.discard(connection)
-        if not self._at_work:
+        if self._drains and not self._at_work:
             self._quiet.set()
 
     def close(self) -> None:

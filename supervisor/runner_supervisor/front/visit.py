@@ -11,14 +11,13 @@ from runner_supervisor.core.quota import Verdict
 from runner_supervisor.front.addresses import Proxies
 from runner_supervisor.front.audit import AuditLog, Entry
 from runner_supervisor.front.contentlog import Content, ContentLog
-from runner_supervisor.front.figures import Asked, Figures, Seen, figures_of
+from runner_supervisor.front.figures import Figures
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.ratelimits import header_lines, refusal
 from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.requestids import RequestIds
 from runner_supervisor.front.strikes import Strikes
-from runner_supervisor.front.upstream import Connection
-from runner_supervisor.keys.limits import Limiter
+from runner_supervisor.keys.limits import UNLIMITED, Limiter
 
 NOTHING = Figures()
 
@@ -44,22 +43,27 @@ class Desk:
 
 
 class Visit:
-    """One request, from its head to its end. Times are seconds on `perf_counter`'s clock."""
+    """One request, from its head to its end. Times are seconds on `perf_counter`'s clock.
 
-    __slots__ = ("_caller", "_desk", "_first_s", "_reading", "_sent_s", "_settled", "_verdict", "began_s",
-                 "content", "figures", "request_id")  # fmt: skip
+    Attributes:
+        content: where its body and its answer's are written down, if they are.
+        figures: what the engine has spent on it, as far as that is known.
+        first_s: when the first of its answer's body came; 0: not yet.
+    """
 
-    def __init__(self, reading: Reading, request_id: bytes, *, caller: Caller, desk: Desk) -> None:
+    content: Content | None = None
+    figures = NOTHING
+    first_s = 0.0
+    _settled = False
+    _then: Callable[[Refusal | None], None]
+    _verdict: Verdict | None = None
+
+    def __init__(self, reading: Reading, request_id: bytes, caller: Caller, desk: Desk) -> None:
         self.began_s = self._sent_s = perf_counter()
-        self._first_s = 0.0
         self.request_id = request_id
-        self.figures = NOTHING
         self._reading = reading
         self._caller = caller
         self._desk = desk
-        self._verdict: Verdict | None = None
-        self._settled = False
-        self.content: Content | None = None
 
     def punish(self) -> float:
         """Count the wrong key that it came with; returns for how many seconds the answer is kept back."""
@@ -67,21 +71,23 @@ class Visit:
 
     def take(self, then: Callable[[Refusal | None], None]) -> None:
         """Count it for its key, and go on with None, or with why it may not, unless it has ended by then."""
+        self._then = then
+        self._desk.limiter.take(self._reading.principal, self._decided)
 
-        def decided(verdict: Verdict) -> None:
-            if not self._settled:
-                self._verdict = verdict
-                then(refusal(verdict, principal))
-            elif verdict.exceeded is None:
-                self._desk.limiter.release(principal, verdict.lease)
-
-        principal = self._reading.principal
-        self._desk.limiter.take(principal, decided)
+    def _decided(self, verdict: Verdict) -> None:
+        principal, then = self._reading.principal, self._then
+        del self._then  # what goes on has this visit itself: neither would be freed before the collector comes
+        if not self._settled:
+            self._verdict = verdict
+            then(refusal(verdict, principal))
+        elif verdict.exceeded is None:
+            self._desk.limiter.release(principal, verdict.lease)
 
     def header_lines(self) -> list[bytes]:
         """What its answer says of it."""
         lines = [b"x-request-id: " + self.request_id, *self._reading.extra]
-        return lines if self._verdict is None else lines + header_lines(self._verdict)
+        verdict = self._verdict
+        return lines if verdict is None or verdict is UNLIMITED else lines + header_lines(verdict)
 
     def keep(self, body: Sequence[bytes]) -> None:
         """Its body is all here; it is written down if that was asked for."""
@@ -114,21 +120,6 @@ class Visit:
         """How long it took from its head to its way to the engine, in milliseconds."""
         return 1000 * (self._sent_s - self.began_s)
 
-    def count(self, connection: Connection, asked: Asked, *, streamed: bool, whole: bool) -> None:
-        """See in its answer what the engine has spent on it.
-
-        Args:
-            connection: on which the answer came.
-            asked: what it asked for.
-            streamed: whether the answer is a stream of events.
-            whole: whether it came to its end.
-        """
-        self._first_s = connection.first_s
-        seen = Seen(
-            connection.first, connection.last, connection.pieces, connection.size, streamed=streamed, whole=whole
-        )
-        self.figures = figures_of(asked, seen)
-
     def settle(self, *, status: int, outcome: str) -> None:
         """It has ended. `status`: of its answer; 0: it got none. `outcome`: see `front.audit`."""
         if self._settled:
@@ -136,33 +127,34 @@ class Visit:
         self._settled = True
         if self.content is not None:
             self.content.end(status or None)
-        desk, reading, cost = self._desk, self._reading, self.figures
+        desk, reading = self._desk, self._reading
         principal = reading.principal
-        if self._verdict is not None and self._verdict.exceeded is None:
-            desk.limiter.release(principal, self._verdict.lease)
-            if cost is not NOTHING:
-                desk.limiter.charge(
-                    principal, prompt_tokens=cost.prompt_tokens, generated_tokens=cost.generated_tokens
-                )
+        prompt_tokens, cached_tokens, generated_tokens, _ = self.figures
+        verdict = self._verdict
+        if verdict is not None and verdict.exceeded is None:
+            if verdict is not UNLIMITED:
+                desk.limiter.release(principal, verdict.lease)
+            if prompt_tokens or generated_tokens:
+                desk.limiter.charge(principal, prompt_tokens=prompt_tokens, generated_tokens=generated_tokens)
         if desk.audit is not None:
-            now = perf_counter()
+            took_s = perf_counter() - self.began_s
             desk.audit.record(
                 Entry(
-                    time_s=time() - (now - self.began_s),
-                    request_id=self.request_id,
-                    key=principal.id or None,
-                    key_name=principal.name or None,
-                    address=self._caller.address(reading.forwarded),
-                    method=reading.head.method.decode(),
-                    path=reading.head.route.label,
-                    status=status or None,
-                    outcome=outcome,
-                    ms=1000 * (now - self.began_s),
-                    model=desk.model,
-                    prompt_tokens=cost.prompt_tokens,
-                    cached_tokens=cost.cached_tokens,
-                    generated_tokens=cost.generated_tokens,
-                    queue_ms=self.queue_ms,
-                    ttft_ms=1000 * (self._first_s - self.began_s) if self._first_s else None,
+                    time() - took_s,
+                    self.request_id,
+                    principal.share.key or None,
+                    principal.name or None,
+                    self._caller.address(reading.forwarded),
+                    reading.head.method.decode(),
+                    reading.head.route.label,
+                    status or None,
+                    outcome,
+                    1000 * took_s,
+                    desk.model,
+                    prompt_tokens,
+                    cached_tokens,
+                    generated_tokens,
+                    self.queue_ms,
+                    1000 * (self.first_s - self.began_s) if self.first_s else None,
                 )
             )

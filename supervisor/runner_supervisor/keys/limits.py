@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from runner_supervisor.core.access import Principal
-from runner_supervisor.core.quota import Limits, Use, Verdict
+from runner_supervisor.core.quota import NO_LIMITS, Limits, Use, Verdict
 
 UNLIMITED = Verdict()
 DAY_S = 86_400
@@ -85,7 +85,7 @@ class LocalLimits:
         """Count one request for a key, unless it runs into a limit."""
         now = self._now()
         limits = principal.limits
-        if not limits:
+        if limits is NO_LIMITS or not limits:
             verdict = UNLIMITED
         else:
             verdict = self._use(principal, now).take(limits, now)
@@ -102,7 +102,7 @@ class LocalLimits:
     def charge(self, principal: Principal, *, prompt_tokens: int, generated_tokens: int) -> None:
         """Count what a request has cost."""
         now = self._now()
-        if principal.limits:
+        if principal.limits is not NO_LIMITS and principal.limits:
             self._use(principal, now).charge(principal.limits, prompt_tokens + generated_tokens, now)
             self._touched.add(principal.id)
         count = self._counts[principal.id, int(now // DAY_S)]

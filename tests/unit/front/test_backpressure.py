@@ -89,7 +89,7 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
     )
     head = Head(b"GET", b"/x", [], http_1_0=False, keep_alive=True, owner=None)
     relay = Relay(
-        Reading(head, ANYONE, None, control=False, guess=False, extra=(), forwarded=()),
+        Reading(head, ANYONE, None, control=False, guess=False, extra=(), forwarded=(), recurs=False),
         0,
         b"r1",
         backend=cast("Any", backend),

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from runner_supervisor.front.outbox import LARGE_BYTES, Outbox
+from runner_supervisor.front.outbox import LARGE_BYTES, PROBE, Outbox
 
 pytestmark = pytest.mark.anyio
 
@@ -69,3 +69,28 @@ async def test_what_has_closed_meanwhile_is_passed_over(log: list[tuple[str, int
     a.closed = True
     outbox.flush()
     assert log == [("b", 1)]
+
+
+async def test_where_turns_have_one_write_it_is_made_at_once_until_it_is_time_to_look_again(
+    log: list[tuple[str, int]],
+) -> None:
+    outbox = Outbox(asyncio.get_running_loop())
+    a = transport(log, "a")
+    outbox.write(a, b"1")
+    await asyncio.sleep(0)
+    for _ in range(PROBE):
+        outbox.write(a, b"1")
+    assert len(log) == 1 + PROBE
+    outbox.write(a, b"1")
+    assert len(log) == 1 + PROBE
+
+
+async def test_a_turn_with_several_writes_is_followed_by_one_that_collects_them(log: list[tuple[str, int]]) -> None:
+    outbox = Outbox(asyncio.get_running_loop())
+    a = transport(log, "a")
+    for _ in range(2):
+        outbox.write(a, b"1")
+        outbox.write(a, b"1")
+        assert len(log) % 2 == 0
+        await asyncio.sleep(0)
+    assert len(log) == 4
