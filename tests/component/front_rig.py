@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from runner_supervisor.core.lifecycle import Machine
 from runner_supervisor.core.restart import Cause, Death
 from runner_supervisor.core.states import State
@@ -107,6 +109,8 @@ class Engine:
         return self
 
     served_as = "demo"
+    rss_bytes = needed_bytes = 0
+    load_s: float | None = None
 
     @property
     def current(self) -> Engine:
@@ -258,6 +262,17 @@ async def rig(
         here.listener.close()
         for asked in engine.asked:
             asked.writer.close()
+
+
+def counted(here: Rig, outcome: str) -> float:
+    """How many requests have ended so, by what the front exports."""
+    text = here.front.metrics.render().decode()
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "runner_requests_total" and sample.labels["outcome"] == outcome
+    )
 
 
 def request(

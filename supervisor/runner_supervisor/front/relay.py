@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from time import perf_counter
 
 from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, refused
 from runner_supervisor.front.backend import Backend
@@ -151,8 +150,6 @@ class Relay:
         self.disconnected = True
         if self.response_complete:
             return
-        if self._started:
-            self._backend.metrics.abandoned(self._head.route.label)
         if self._connection and self._head.converses:
             self._go_on_alone(self._connection)
             return
@@ -207,7 +204,6 @@ class Relay:
             self.on_data = visit.tee(self.on_data)
         self._status = status
         self._answer_head = head
-        backend.metrics.first_byte(self._head.route.label, perf_counter() - visit.began_s)
 
     def on_end(self) -> None:
         """The answer is complete."""
@@ -255,7 +251,6 @@ class Relay:
 
     def _break_off(self) -> None:
         self.keep_alive = False
-        self._backend.metrics.broken(self._head.route.label)
         self._close(BROKEN)
 
     def _outlive(self) -> None:
@@ -314,7 +309,6 @@ class Relay:
         """The key's limits allow it, or not."""
         backend = self._backend
         if refusal:
-            backend.metrics.limited(refusal.code)
             self._reply(refusal)
         elif not self._head.takes_slot:
             self._forward()
@@ -407,11 +401,7 @@ class Relay:
 
     def _finish(self, status: int, outcome: str = ANSWERED) -> None:
         self._status = status
-        if self._alone:
-            outcome = ABANDONED
-        else:
-            self._backend.metrics.answered(self._head.route.label, status)
-        self._close(outcome)
+        self._close(ABANDONED if self._alone else outcome)
 
     def _close(self, outcome: str) -> None:
         self.response_complete = True

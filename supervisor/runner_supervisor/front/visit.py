@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter, time
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from runner_supervisor.front.audit import AuditLog, Entry
 from runner_supervisor.front.contentlog import Content, ContentLog
 from runner_supervisor.front.figures import Asked, Figures, Seen, figures_of
 from runner_supervisor.front.heads import Reading
+from runner_supervisor.front.metrics.requests import Tally
 from runner_supervisor.front.ratelimits import header_lines, refusal
 from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.requestids import RequestIds
@@ -41,13 +42,14 @@ class Desk:
     proxies: Proxies
     ids: RequestIds
     model: str = ""
+    tally: Tally = field(default_factory=Tally)
 
 
 class Visit:
     """One request, from its head to its end. Times are seconds on `perf_counter`'s clock."""
 
-    __slots__ = ("_caller", "_desk", "_first_s", "_reading", "_sent_s", "_settled", "_verdict", "began_s",
-                 "content", "figures", "request_id")  # fmt: skip
+    __slots__ = ("_caller", "_desk", "_first_s", "_reading", "_sent_s", "_settled", "_streamed", "_verdict",
+                 "began_s", "content", "figures", "request_id")  # fmt: skip
 
     def __init__(self, reading: Reading, request_id: bytes, *, caller: Caller, desk: Desk) -> None:
         self.began_s = self._sent_s = perf_counter()
@@ -58,7 +60,7 @@ class Visit:
         self._caller = caller
         self._desk = desk
         self._verdict: Verdict | None = None
-        self._settled = False
+        self._settled = self._streamed = False
         self.content: Content | None = None
 
     def punish(self) -> float:
@@ -123,7 +125,7 @@ class Visit:
             streamed: whether the answer is a stream of events.
             whole: whether it came to its end.
         """
-        self._first_s = connection.first_s
+        self._first_s, self._streamed = connection.first_s, streamed
         seen = Seen(
             connection.first, connection.last, connection.pieces, connection.size, streamed=streamed, whole=whole
         )
@@ -144,8 +146,19 @@ class Visit:
                 desk.limiter.charge(
                     principal, prompt_tokens=cost.prompt_tokens, generated_tokens=cost.generated_tokens
                 )
+        now = perf_counter()
+        desk.tally.ended(
+            desk.model,
+            reading.head.route.label,
+            status,
+            outcome,
+            key=principal.id,
+            cost=cost,
+            began_s=self.began_s,
+            first_s=self._first_s if self._streamed else 0.0,
+            now_s=now,
+        )
         if desk.audit is not None:
-            now = perf_counter()
             desk.audit.record(
                 Entry(
                     time_s=time() - (now - self.began_s),
