@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -110,6 +111,7 @@ class Engine:
 
     served_as = "demo"
     rss_bytes = needed_bytes = 0
+    binary = SimpleNamespace(commit="c0ffee", backend="cpu")
     load_s: float | None = None
 
     @property

@@ -202,6 +202,7 @@ class Front:
         self.max_retries = settings.max_retries
         self._ends_within_s = settings.drain_timeout_s + settings.stop_grace_s
         self.desk.proxies = Proxies(settings.trusted_proxies)
+        self.desk.tally.by_key = settings.metrics_by_key
         self._gate.apply(settings)
         self.queue.set_limits(queue_size=settings.queue_size, timeout_s=settings.queue_timeout_s)
 

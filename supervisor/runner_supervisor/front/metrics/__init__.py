@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from runner_supervisor.front.metrics import engine, requests
+from runner_supervisor.front.metrics import engine, host, requests
 from runner_supervisor.front.metrics.engine import Engines, EngineSeries
+from runner_supervisor.front.metrics.host import Gpu, Gpus
 from runner_supervisor.front.metrics.requests import Tally
 from runner_supervisor.front.metrics.series import Durations, Kind, Series
 
@@ -35,7 +37,8 @@ POISON = Series(
     "Requests given up because two engines ended at work on them.",
     ("path",),
 )
-SERIES = (*requests.SERIES, IN_FLIGHT, QUEUED, QUEUE_WAIT, RETRIED, POISON, *engine.SERIES)
+BUSY = Series("runner_engine_slots_busy", Kind.GAUGE, "Requests that the engine has been given a slot for.")
+SERIES = (*requests.SERIES, IN_FLIGHT, QUEUED, QUEUE_WAIT, RETRIED, POISON, BUSY, *engine.SERIES, *host.SERIES)
 """All there are, for `docs/metrics.md` and the dashboard's test."""
 
 
@@ -45,13 +48,18 @@ class Metrics(Collector):
     def __init__(self, *, tally: Tally, engines: Engines) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+        self._engines = engines
         self.engine = EngineSeries(engines)
         self.queue_wait = Durations(WAIT_S)
         self.in_flight: Callable[[], int] = lambda: 0
         self.queued: Callable[[], int] = lambda: 0
+        self.busy: Callable[[], int] = lambda: 0
         self._tally = tally
         self._retried: Counter[str] = Counter()
         self._poison: Counter[str] = Counter()
+        self._gpus = Gpus()
+        self._gpus_now: Sequence[Gpu] = ()
 
     def retried(self, route: str) -> None:
         """Count one request that is sent again because its engine ended."""
@@ -61,8 +69,17 @@ class Metrics(Collector):
         """Count one request that is given up because two engines ended while they worked on it."""
         self._poison[route] += 1
 
+    async def scrape(self) -> bytes:
+        """All of it as Prometheus text, and llama-server's own series, as the supervisor last had them, behind it.
+
+        Theirs all begin with `llamacpp:`, so no name comes twice.
+        """
+        self._gpus_now = await asyncio.to_thread(self._gpus.read)
+        own = self._engines.current.metrics or ""
+        return self.render() + own.encode()
+
     def render(self) -> bytes:
-        """All of it as Prometheus text."""
+        """The front's own series."""
         return generate_latest(self.registry)
 
     def describe(self) -> Iterator[Metric]:
@@ -77,4 +94,6 @@ class Metrics(Collector):
         yield QUEUE_WAIT.histogram([((), self.queue_wait)])
         yield RETRIED.of(((route,), count) for route, count in self._retried.items())
         yield POISON.of(((route,), count) for route, count in self._poison.items())
+        yield BUSY.one(self.busy())
         yield from self.engine.collect()
+        yield from host.collect(self._gpus_now)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
+from runner_supervisor import __version__
 from runner_supervisor.core.lifecycle import Machine
 from runner_supervisor.core.restart import Cause
 from runner_supervisor.core.states import State
@@ -31,7 +32,25 @@ LOAD = Series(
 RESIDENT = Series("runner_engine_resident_memory_bytes", Kind.GAUGE, "Resident memory of the engine's process.")
 NEEDED = Series("runner_engine_needed_memory_bytes", Kind.GAUGE, "Memory that the model was estimated to take.")
 SLOTS = Series("runner_engine_slots", Kind.GAUGE, "Requests that the engine works on at once, at most.")
-SERIES = (UP, STATE, RESTARTS, DEATHS, LOWERED, LOAD, RESIDENT, NEEDED, SLOTS)
+BUILD = Series(
+    "runner_build_info",
+    Kind.GAUGE,
+    "1; what runs: this package's version, llama.cpp's commit, what it computes on.",
+    ("version", "commit", "backend"),
+)
+SERIES = (BUILD, UP, STATE, RESTARTS, DEATHS, LOWERED, LOAD, RESIDENT, NEEDED, SLOTS)
+
+
+class Binary(Protocol):
+    """A llama-server."""
+
+    @property
+    def commit(self) -> str:
+        """Of llama.cpp."""
+
+    @property
+    def backend(self) -> str:
+        """What it computes on."""
 
 
 class Spec(Protocol):
@@ -40,6 +59,10 @@ class Spec(Protocol):
     @property
     def needed_bytes(self) -> int:
         """The memory it was estimated to take."""
+
+    @property
+    def binary(self) -> Binary:
+        """The llama-server."""
 
 
 class Engine(Protocol):
@@ -64,6 +87,10 @@ class Engine(Protocol):
     @property
     def spec(self) -> Spec:
         """What it runs."""
+
+    @property
+    def metrics(self) -> str | None:
+        """Its own, as Prometheus text."""
 
 
 class Engines(Protocol):
@@ -93,6 +120,8 @@ class EngineSeries:
         """All of it, to be rendered."""
         engine = self._engines.current
         machine = engine.machine
+        binary = engine.spec.binary
+        yield BUILD.of([((__version__, binary.commit, binary.backend), 1)])
         yield UP.one(machine.state is State.READY)
         yield STATE.of(((state.value,), state is machine.state) for state in State)
         yield RESTARTS.one(machine.restarts)

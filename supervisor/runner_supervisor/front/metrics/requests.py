@@ -1,12 +1,4 @@
-"""What became of requests. Each is counted once, at its end, by a few additions; all else waits for a scrape.
-
-Every request ends in one of four ways (`outcome`):
-
-- `ok`: a complete answer with a status below 400;
-- `error`: the engine's own complete answer with another status, one it broke off, or none because it ended;
-- `cancelled`: the client left;
-- `refused`: the front said no, and the engine was not at work on it.
-"""
+"""What became of requests. Each is counted once, at its end, by a few additions; all else waits for a scrape."""
 
 from __future__ import annotations
 
@@ -22,9 +14,20 @@ PER_TOKEN_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
 WHOLE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """Upper bounds of buckets: from a small model on a fast GPU to a large one on a CPU."""
 
+OUTCOMES = {
+    "ok": "a complete answer with a status below 400",
+    "error": "the engine's own answer with another status, one it broke off, or none, because it ended",
+    "cancelled": "the client left",
+    "refused": "the front said no, and the engine was not at work on it",
+}
+"""Every request ends in one of these ways."""
+
 REFUSED = "refused:"
 AT_WORK = frozenset({"engine_failed", "poison_request"})
 """Codes of refusals that say how the engine failed at a request."""
+
+EXPECTED = (("broken",), ("engine_failed",), ("engine_5xx",), ("queue_full",), ("queue_timeout",))
+"""Causes that are there from the start, so that the first one is an increase: alerts look for these."""
 
 BY_ROUTE = ("model", "path")
 REQUESTS = Series(
@@ -205,7 +208,7 @@ class Tally:
     def collect(self) -> Iterator[Family]:
         """All of it, to be rendered."""
         requests: Counter[Labels] = Counter()
-        errors: Counter[Labels] = Counter()
+        errors: Counter[Labels] = Counter(dict.fromkeys(EXPECTED, 0))
         for (model, path, status, outcome), count in self._ended.items():
             requests[model, path, status_class(status), bucket(status, outcome)] += count
             if why := cause(status, outcome):
