@@ -1,4 +1,4 @@
-"""Writes the documents that are drawn from the code: docs/configuration.md, docs/routes.md, docs/states.md.
+"""Writes the documents that are drawn from the code: docs/configuration.md, metrics.md, routes.md, states.md.
 
 `make docs` writes them; a test compares them with what would be written.
 """
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from runner_supervisor.core.states import MEANING, TRANSITIONS, State
 from runner_supervisor.engine_flags import REFUSED, TAKEN_OVER
+from runner_supervisor.front.metrics import SERIES
+from runner_supervisor.front.metrics.requests import OUTCOMES
 from runner_supervisor.front.routes import ASSET, ASSETS, CONTROL, OTHER, ROUTES, Route
 from runner_supervisor.settings import ENV_PREFIX, FOREIGN_ENV, Settings
 
@@ -92,6 +94,34 @@ def _path(route: Route) -> str:
     return route.label + parts
 
 
+def metrics() -> str:
+    """Every series of the front's own."""
+    lines = [
+        NOTE.format(source="supervisor/runner_supervisor/front/metrics/"),
+        "# Metrics",
+        "",
+        "What `/metrics` exports; [operations.md](operations.md#monitoring) says how to watch it. A histogram NAME",
+        "has `NAME_bucket`, `NAME_sum` and `NAME_count`. `model` is the name that the model is served under, `path`",
+        "one of the [routes](routes.md), `status` a class (2xx) or none, `outcome` one of:",
+        "",
+        *(f"- `{outcome}`: {meaning}" for outcome, meaning in OUTCOMES.items()),
+        "",
+        "| series | type | labels | meaning |",
+        "|---|---|---|---|",
+        *(
+            f"| `{each.name}` | {each.kind} | {', '.join(f'`{name}`' for name in each.labels)} | {each.meaning} |"
+            for each in SERIES
+        ),
+        "",
+        "`process_*` are those of prometheus-client about the supervisor's own process (on Linux), `llamacpp:*`",
+        "llama-server's own, at most a few seconds old. The latter keep the names they have with llama-server alone:",
+        "`promtool check metrics` says of them, and of nothing else, that they contain a colon, and that the counter",
+        "`llamacpp:n_tokens_max` lacks `_total`. llama-server writes six digits, so beyond a million tokens its",
+        "totals move in steps; the `runner_*` totals are exact.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def states() -> str:
     """The engine's states and the transitions between them."""
     lines = [
@@ -118,6 +148,7 @@ def states() -> str:
 
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "configuration.md": configuration,
+    "metrics.md": metrics,
     "routes.md": routes,
     "states.md": states,
 }

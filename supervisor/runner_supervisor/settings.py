@@ -150,6 +150,10 @@ class Settings(BaseSettings):
         "info", description="Least level of the supervisor's own log lines."
     )
 
+    metrics_by_key: bool = Field(
+        False, description="Count requests and tokens of each key in /metrics, by its id: a series for every key."
+    )
+
     @field_validator("engine_args", mode="before")
     @classmethod
     def _split_like_a_shell(cls, value: object) -> object:

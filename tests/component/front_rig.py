@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from runner_supervisor.core.lifecycle import Machine
 from runner_supervisor.core.restart import Cause, Death
@@ -107,6 +110,9 @@ class Engine:
         return self
 
     served_as = "demo"
+    rss_bytes = needed_bytes = 0
+    binary = SimpleNamespace(commit="c0ffee", backend="cpu")
+    load_s: float | None = None
 
     @property
     def current(self) -> Engine:
@@ -259,6 +265,17 @@ async def rig(
         here.listener.close()
         for asked in engine.asked:
             asked.writer.close()
+
+
+def counted(here: Rig, outcome: str) -> float:
+    """How many requests have ended so, by what the front exports."""
+    text = here.front.metrics.render().decode()
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "runner_requests_total" and sample.labels["outcome"] == outcome
+    )
 
 
 def request(

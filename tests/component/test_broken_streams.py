@@ -7,8 +7,8 @@ from pathlib import Path
 
 import openai
 import pytest
-from tests.component.crash_rig import CHUNK, MESSAGE, PATH, STREAM, asked, begin_a_stream, count, never, post
-from tests.component.front_rig import DEADLINE_S, Asked, Rig, rig, with_id
+from tests.component.crash_rig import CHUNK, MESSAGE, PATH, STREAM, asked, begin_a_stream, never, post
+from tests.component.front_rig import DEADLINE_S, Asked, Rig, counted, rig, with_id
 
 from runner_supervisor.core.states import State
 
@@ -37,7 +37,7 @@ async def broken(here: Rig, sent: bytes) -> bytes:
 async def test_a_stream_ends_with_an_error_event_that_its_path_knows(short_dir: Path, path: str, event: str) -> None:
     async with rig(short_dir, begin_a_stream) as here:
         answer = await broken(here, post(path, close=False))
-        assert count(here, "broken", path)
+        assert counted(here, "error") == 1
     data = (event % MESSAGE).encode() + b"\n\n"
     assert answer == with_id(STREAM) + CHUNK + b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
 
@@ -97,10 +97,10 @@ async def test_a_client_that_leaves_before_the_verdict_is_told_nothing(short_dir
             upstream = here.front.upstream()
             assert upstream
             assert await upstream.drained(DEADLINE_S) == 0
-        while not count(here, "abandoned"):
+        while not counted(here, "cancelled"):
             await asyncio.sleep(0)
         here.change(State.BACKOFF)
-        assert not count(here, "broken")
+        assert not counted(here, "error")
 
 
 async def test_a_slow_reader_gets_all_that_came_and_then_the_event(short_dir: Path) -> None:

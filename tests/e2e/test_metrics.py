@@ -8,24 +8,24 @@ from tests.e2e.conftest import Supervisor, eventually
 
 
 def series(service: Supervisor) -> dict[str, float]:
+    """All there are, by name and labels but for the model's."""
     text = httpx.get(f"{service.url}/metrics").text
     return {
-        sample.name + str(sorted(sample.labels.items())): sample.value
+        sample.name + str(sorted(label for label in sample.labels.items() if label[0] != "model")): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
 
 
-def test_requests_are_counted_by_path_and_status(service: Supervisor) -> None:
+def test_requests_are_counted_by_path_status_and_how_they_ended(service: Supervisor) -> None:
     before = series(service)
     httpx.post(f"{service.url}/v1/completions", json={"prompt": "The sea", "max_tokens": 4})
     httpx.get(f"{service.url}/some/path/of/a/scanner")
     after = series(service)
-    for path, status in (("/v1/completions", "200"), ("other", "404")):
-        name = f"runner_requests_total[('path', '{path}'), ('status', '{status}')]"
+    ends = [("ok", "/v1/completions", "2xx"), ("refused", "other", "4xx")]
+    names = [f"runner_requests_total[('outcome', '{o}'), ('path', '{p}'), ('status', '{s}')]" for o, p, s in ends]
+    for name in [*names, "runner_request_duration_seconds_count[('path', '/v1/completions')]"]:
         assert after[name] - before.get(name, 0) == 1
-    name = "runner_time_to_first_byte_seconds_count[('path', '/v1/completions')]"
-    assert after[name] - before.get(name, 0) == 1
 
 
 def test_the_engines_state_is_shown(service: Supervisor) -> None:

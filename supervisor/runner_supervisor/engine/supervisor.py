@@ -136,6 +136,8 @@ class EngineSupervisor:
         self.machine = Machine(since=clock(), restarts=past.restarts, last_death=past.last_death)
         self.observers: list[Callable[[Transition], None]] = []
         self.traffic: Callable[[], Traffic] = Traffic
+        self.load_s: float | None = None
+        self._started_at = 0.0
         self._policy = replace(policy, rungs=len(spec.ladder))
         self._clock = clock
         self._jitter = jitter
@@ -334,6 +336,10 @@ class EngineSupervisor:
         machine = self.machine
         if before.state is State.STARTING and self._running:
             self._record(self._running.child)  # a wrapper script has become llama-server by now
+        if machine.state is State.STARTING:
+            self._started_at = machine.since
+        elif machine.state is State.READY:
+            self.load_s = machine.since - self._started_at
         self._log_transition(before)
         for states, waiter in self._waiters:
             if machine.state in states and not waiter.done():

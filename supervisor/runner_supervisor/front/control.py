@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -26,6 +25,9 @@ from runner_supervisor.front.metrics import Metrics
 from runner_supervisor.front.replies import BUSY_CHANGING, DRAINING, Refusal
 from runner_supervisor.front.stamp import Stamp
 from runner_supervisor.front.visit import Desk
+
+PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+"""What every scraper reads (prometheus.io/docs/instrumenting/exposition_formats)."""
 
 
 class Health(BaseModel):
@@ -151,8 +153,7 @@ def create_control_app(
 
     @app.get("/metrics")
     async def scrape() -> Response:
-        own = engines.current.metrics or ""
-        return Response(metrics.render() + own.encode(), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(await metrics.scrape(), headers={"content-type": PROMETHEUS_TEXT})
 
     @app.get("/admin/status")
     async def status() -> Status:

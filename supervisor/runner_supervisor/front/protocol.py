@@ -22,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
+from runner_supervisor.front.audit import refused
 from runner_supervisor.front.backend import Backend
 from runner_supervisor.front.heads import HEAD_BYTES, Heads, Reading
 from runner_supervisor.front.message import CLOSE
@@ -170,6 +171,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._in_head = False
         if self._idle:
             self._backend.outbox.write(self.transport, refusal.response([CLOSE]))
+            self._backend.desk.tally.unread(refusal.status, refused(refusal.code))
             self.close_after_answer(linger=True)
         elif isinstance(self.cycle, Relay) and self.cycle.waits_for_body:
             self.cycle.refuse(refusal)

@@ -41,6 +41,7 @@ class SlotQueue:
         self._pace_s = 1.0
         self._pumping = False
         metrics.queued = lambda: self._admission.queued
+        metrics.busy = lambda: len(self._working)
 
     @property
     def queued(self) -> int:

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from time import perf_counter
 
 from runner_supervisor.front.answers import AnswerHead
 from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, refused
@@ -151,8 +150,6 @@ class Relay:
         self.disconnected = True
         if self.response_complete:
             return
-        if self._started:
-            self._backend.metrics.abandoned(self._head.route.label)
         if self._connection and self._head.converses:
             self._go_on_alone(self._connection)
             return
@@ -209,7 +206,6 @@ class Relay:
             self.on_data = visit.tee(self.on_data)
         self._status = head.status
         self._answer = head
-        backend.metrics.first_byte(self._head.route.label, perf_counter() - visit.began_s)
 
     def _write(self, data: bytes) -> None:
         if not self._alone:
@@ -228,15 +224,15 @@ class Relay:
         connection, status, head = self._connection, self._status, self._head
         if not connection or not head.takes_slot or (status not in {0, 200} and status < 500):
             return
-        generates = head.route.generates
+        visit, generates = self._visit, head.route.generates
+        visit.first_s = connection.first_s
+        visit.streamed = self._answer is not None and self._answer.streamed
         figures = told(connection.last) if whole and generates and self._answers is ONE else None
         if figures is None:
-            prompts, copies = self._answers
+            asked = Asked(self._body.size, *self._answers, generates)
             passed = (connection.first, connection.last, connection.pieces, connection.size)
-            streamed = self._answer is not None and self._answer.streamed
-            figures = figures_of(Asked(self._body.size, prompts, copies, generates), Seen(*passed, streamed, whole))
-        self._visit.figures = figures
-        self._visit.first_s = connection.first_s
+            figures = figures_of(asked, Seen(*passed, visit.streamed, whole))
+        visit.figures = figures
 
     def on_lost(self, *, stale: bool) -> None:
         """The engine's connection broke. With nothing answered yet, it may be tried again; else the client must know.
@@ -269,7 +265,6 @@ class Relay:
 
     def _break_off(self) -> None:
         self.keep_alive = False
-        self._backend.metrics.broken(self._head.route.label)
         self._close(BROKEN)
 
     def _outlive(self) -> None:
@@ -328,7 +323,6 @@ class Relay:
         """The key's limits allow it, or not."""
         backend = self._backend
         if refusal:
-            backend.metrics.limited(refusal.code)
             self._reply(refusal)
         elif not self._head.takes_slot:
             self._forward()
@@ -421,11 +415,7 @@ class Relay:
 
     def _finish(self, status: int, outcome: str = ANSWERED) -> None:
         self._status = status
-        if self._alone:
-            outcome = ABANDONED
-        else:
-            self._backend.metrics.answered(self._head.route.label, status)
-        self._close(outcome)
+        self._close(ABANDONED if self._alone else outcome)
 
     def _close(self, outcome: str) -> None:
         self.response_complete = True

@@ -132,7 +132,7 @@ class Front:
         changes: Callable[[], Changes],
         stop: Callable[[], None],
     ) -> None:
-        self.metrics = Metrics()
+        self.metrics = Metrics(tally=desk.tally, engines=engines)
         self.outbox = Outbox(asyncio.get_running_loop())
         self.queue = SlotQueue(metrics=self.metrics)
         self.desk = desk
@@ -150,7 +150,6 @@ class Front:
         self._relays: set[object] = set()
         self._idle = asyncio.Event()
         self.metrics.in_flight = lambda: len(self._relays)
-        self.metrics.engine(engines.current.machine)
         engines.observers.append(self._on_transition)
         app = create_control_app(
             engines=engines,
@@ -203,6 +202,7 @@ class Front:
         self.max_retries = settings.max_retries
         self._ends_within_s = settings.drain_timeout_s + settings.stop_grace_s
         self.desk.proxies = Proxies(settings.trusted_proxies)
+        self.desk.tally.by_key = settings.metrics_by_key
         self._gate.apply(settings)
         self.queue.set_limits(queue_size=settings.queue_size, timeout_s=settings.queue_timeout_s)
 
@@ -309,7 +309,7 @@ class Front:
         self.queue.forget_working()
 
     def _on_transition(self, transition: Transition) -> None:
-        self.metrics.engine(transition.machine)
+        self.metrics.engine.heard(transition.machine)
         if transition.before is State.READY and transition.machine.state is not State.READY:
             self._lose_upstream(how_ended(transition.machine))
         if not self._between:

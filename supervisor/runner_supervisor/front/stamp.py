@@ -7,8 +7,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runner_supervisor.front.audit import ANSWERED, Entry
-from runner_supervisor.front.routes import CONTROL, OTHER
+from runner_supervisor.front.audit import ANSWERED, OTHER, Entry
+from runner_supervisor.front.routes import CONTROL
 from runner_supervisor.front.visit import Desk
 
 SAFE = (
@@ -39,13 +39,15 @@ class Stamp:
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], (b"x-request-id", state["request_id"]), *SAFE, *lines]
+                path = scope["route"].path if "route" in scope else OTHER
+                self._desk.tally.controlled(path, message["status"])
                 if scope["path"].startswith(ADMIN):
-                    self._write_down(scope, message["status"], perf_counter() - began_s)
+                    self._write_down(scope, path, message["status"], perf_counter() - began_s)
             await send(message)
 
         await self._app(scope, receive, stamped)
 
-    def _write_down(self, scope: Scope, status: int, took_s: float) -> None:
+    def _write_down(self, scope: Scope, path: str, status: int, took_s: float) -> None:
         if self._desk.audit is None:
             return
         state = scope["state"]
@@ -57,7 +59,7 @@ class Stamp:
                 key_name=state["principal"].name,
                 address=state["address"],
                 method=scope["method"],
-                path=scope["route"].path if "route" in scope else OTHER.label,
+                path=path,
                 model=self._desk.model,
                 status=status,
                 outcome=ANSWERED,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter, time
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from runner_supervisor.front.audit import AuditLog, Entry
 from runner_supervisor.front.contentlog import Content, ContentLog
 from runner_supervisor.front.figures import Figures
 from runner_supervisor.front.heads import Reading
+from runner_supervisor.front.metrics.requests import Tally
 from runner_supervisor.front.ratelimits import header_lines, refusal
 from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.requestids import RequestIds
@@ -40,6 +41,7 @@ class Desk:
     proxies: Proxies
     ids: RequestIds
     model: str = ""
+    tally: Tally = field(default_factory=Tally)
 
 
 class Visit:
@@ -49,11 +51,13 @@ class Visit:
         content: where its body and its answer's are written down, if they are.
         figures: what the engine has spent on it, as far as that is known.
         first_s: when the first of its answer's body came; 0: not yet.
+        streamed: whether its answer is a stream of events.
     """
 
     content: Content | None = None
     figures = NOTHING
     first_s = 0.0
+    streamed = False
     _settled = False
     _then: Callable[[Refusal | None], None]
     _verdict: Verdict | None = None
@@ -136,8 +140,20 @@ class Visit:
                 desk.limiter.release(principal, verdict.lease)
             if prompt_tokens or generated_tokens:
                 desk.limiter.charge(principal, prompt_tokens=prompt_tokens, generated_tokens=generated_tokens)
+        now_s = perf_counter()
+        desk.tally.ended(
+            desk.model,
+            reading.head.route.label,
+            status,
+            outcome,
+            key=principal.share.key,
+            cost=self.figures,
+            began_s=self.began_s,
+            first_s=self.first_s if self.streamed else 0.0,
+            now_s=now_s,
+        )
         if desk.audit is not None:
-            took_s = perf_counter() - self.began_s
+            took_s = now_s - self.began_s
             desk.audit.record(
                 Entry(
                     time() - took_s,

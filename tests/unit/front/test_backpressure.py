@@ -12,6 +12,7 @@ import pytest
 from runner_supervisor.front.gate import ANYONE
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.message import Head
+from runner_supervisor.front.metrics.requests import Tally
 from runner_supervisor.front.outbox import LARGE_BYTES, Outbox
 from runner_supervisor.front.relay import Relay
 from runner_supervisor.front.upstream import Connection, Upstream
@@ -73,9 +74,7 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
     connection, transport = Connection(upstream), Transport()
     connection.connection_made(cast("asyncio.Transport", transport))
     upstream.release(connection)
-    metrics = SimpleNamespace(first_byte=lambda *_: None, answered=lambda *_: None)
     backend = SimpleNamespace(
-        metrics=metrics,
         queue=SimpleNamespace(leave=lambda _: None),
         max_body_bytes=1,
         max_buffered_bytes=1,
@@ -85,7 +84,7 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
         upstream=lambda: upstream,
         begin=lambda _: None,
         end=lambda _: None,
-        desk=SimpleNamespace(contents=None, audit=None),
+        desk=SimpleNamespace(contents=None, audit=None, model="", tally=Tally()),
     )
     head = Head(b"GET", b"/x", [], http_1_0=False, keep_alive=True, owner=None)
     relay = Relay(
