@@ -133,6 +133,11 @@ class Connection(asyncio.Protocol):
         return self._exchange is not None and self._exchange.takes_slot and not self.paused
 
     @property
+    def received(self) -> int:
+        """How many reads brought more than a ping: the head, and pieces of the body."""
+        return self.pieces + self._head_passed
+
+    @property
     def usable(self) -> bool:
         """Whether the engine still has it open."""
         return self._transport is not None and not self._transport.is_closing()
@@ -161,8 +166,6 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._break_off()
             return
-        if len(data) > PING_BYTES:
-            self._upstream.received += 1
         if self._head_passed:
             self._note(data)
             exchange.on_data(data)
@@ -183,7 +186,6 @@ class Connection(asyncio.Protocol):
 
     def _pass_whole(self, data: bytes, exchange: Exchange, head: AnswerHead, start: int) -> None:
         """All of an answer that was known before it was parsed."""
-        self._upstream.received += 1
         self._head_passed = self._reusable = True
         body = data[start:]
         self._note(body)
@@ -250,7 +252,6 @@ class Upstream:
     Attributes:
         lost: nobody listens there any more, or soon nobody will.
         ended: how the engine ended, "signal 9" say; "" where it was told to end; None while that is not known.
-        received: how many reads brought more than a ping: a sign that the engine gets on.
     """
 
     def __init__(self, path: Path, outbox: Outbox) -> None:
@@ -266,7 +267,12 @@ class Upstream:
         self._closed = False
         self.lost = False
         self.ended: str | None = None
-        self.received = 0
+        self._received = 0
+
+    @property
+    def received(self) -> int:
+        """How many reads brought more than a ping, of all answers: a sign that the engine gets on."""
+        return self._received + sum(connection.received for connection in self._at_work)
 
     @property
     def owed(self) -> int:
@@ -357,7 +363,10 @@ class Upstream:
 
     def end_work(self, connection: Connection) -> None:
         """A connection's request has its answer, or never will."""
-        self._at_work.discard(connection)
+        if connection not in self._at_work:
+            return
+        self._at_work.remove(connection)
+        self._received += connection.received
         if self._drains and not self._at_work:
             self._quiet.set()
 
