@@ -22,6 +22,7 @@ pytestmark = [
 SERVICE, SOCKET = "runner-supervisor.service", "runner-supervisor.socket"
 KEY = "a-key-of-the-test"
 SETTINGS = "/etc/runner-supervisor/settings.toml"
+PATIENT = "drain_timeout_s = 120\n"
 SOON_S = 180.0
 """A deadline for what takes seconds on a machine that has nothing else to do."""
 
@@ -109,7 +110,7 @@ def files(on: Machine) -> set[str]:
 def service(booted: Machine, files_before: set[str]) -> Service:
     """The service, installed and started as an administrator would."""
     assert files_before
-    booted.write(SETTINGS, "stop_grace_s = 5.0\n")
+    booted.write(SETTINGS, PATIENT)
     booted.write("/etc/runner-supervisor/keys", f"{KEY}\n", mode="600")
     port = free_port()
     booted.run(
@@ -148,6 +149,14 @@ def test_the_journal_has_priorities_and_no_second_time(service: Service) -> None
     ready = next(line for line in ours if line.endswith("loading -> ready"))
     assert ready.startswith("runner_supervisor.engine.supervisor: engine 1")
     assert ours[ready] == "6"
+
+
+def test_a_key_can_be_made_as_the_user_it_runs_as(service: Service) -> None:
+    service.wait_ready()
+    command = (COMMAND, "keys", "create", "--name", "ci", "--state-dir", "/var/lib/runner-supervisor")
+    key = service.on.run("runuser", "-u", "runner-supervisor", "--", *command)
+    url = f"http://127.0.0.1:{service.port}/v1/models"
+    eventually(lambda: httpx.get(url, headers={"x-api-key": key}).status_code, (200).__eq__, timeout_s=SOON_S)
 
 
 def test_kill_of_the_engine_is_healed_within(service: Service) -> None:
@@ -191,7 +200,7 @@ def test_a_hang_is_caught_by_the_watchdog(service: Service) -> None:
 def test_reload_takes_a_new_engine_and_waits_for_it(service: Service) -> None:
     service.wait_ready()
     pid, engine = service.pid, service.engine
-    service.on.write(SETTINGS, 'stop_grace_s = 5.0\nengine_args = ["--ctx-size", "4096"]\n')
+    service.on.write(SETTINGS, PATIENT + 'engine_args = ["--ctx-size", "4096"]\n')
     service.on.run("systemctl", "reload", SERVICE)
     assert service.engine not in {"", engine}
     assert service.pid == pid
@@ -204,7 +213,7 @@ def test_a_reload_that_comes_to_nothing_fails_and_changes_nothing(service: Servi
     service.on.write(SETTINGS, "no_such_setting = 1\n")
     assert service.on.try_("systemctl", "reload", SERVICE).returncode != 0
     assert "unknown setting no_such_setting" in service.journal()
-    service.on.write(SETTINGS, "stop_grace_s = 5.0\n")
+    service.on.write(SETTINGS, PATIENT)
     assert (service.pid, service.engine) == (pid, engine)
     assert service.chat().status_code == 200
 

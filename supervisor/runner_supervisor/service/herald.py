@@ -97,15 +97,15 @@ class Herald:
         self._look = look
         self._told: News | None = None
         self._changed = asyncio.Event()
-        self._beat_s = min(BEAT_S, (manager.watchdog_s or BEAT_S * 3) / 3)
+        self._beat_s = min(BEAT_S, (manager.watchdog_s or BEAT_S * 3) / 3) if manager.address else None
 
     def look(self) -> None:
         """Something may have changed."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Tell until cancelled. Without a manager there is nobody to tell."""
-        while self._manager.address:
+        """Tell until cancelled."""
+        while True:
             self._changed.clear()
             now = self._look()
             if self._manager.tell(*assignments(self._told, now, clock_us=time.monotonic_ns() // 1000)):

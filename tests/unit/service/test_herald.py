@@ -103,6 +103,16 @@ async def test_what_was_not_heard_is_told_again(short_dir: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_without_a_manager_it_ends_at_once() -> None:
+async def test_without_a_manager_it_waits_to_be_cancelled() -> None:
+    looked = asyncio.Event()
+
+    def look() -> News:
+        looked.set()
+        return READY
+
+    running = asyncio.create_task(Herald(Manager(), look).run())
     async with asyncio.timeout(10):
-        await Herald(Manager(), lambda: READY).run()
+        await looked.wait()
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait({running})
