@@ -185,6 +185,8 @@ def test_a_hang_is_caught_by_the_watchdog(service: Service) -> None:
     impatience = f"/run/systemd/system/{SERVICE}.d/impatience.conf"
     service.on.write(impatience, "[Service]\nWatchdogSec=3\n")
     service.on.run("systemctl", "daemon-reload")
+    beaten = service.show("WatchdogTimestampMonotonic")
+    eventually(lambda: service.show("WatchdogTimestampMonotonic"), lambda now: now != beaten, timeout_s=SOON_S)
     pid, before = service.pid, int(service.show("NRestarts"))
     service.on.run("kill", "-STOP", pid)
     eventually(lambda: service.pid, lambda now: now not in {"0", pid}, timeout_s=SOON_S)
@@ -245,9 +247,11 @@ def test_200_connections_wait_while_it_restarts_and_a_stream_ends_as_it_should(s
 
 
 def ask(port: int) -> socket.socket:
-    """Connect and ask whether it is ready."""
+    """Connect and ask for a token."""
+    body = b'{"prompt":"The sea","max_tokens":1}'
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: {KEY}\r\nContent-Length: {len(body)}\r\n"
     connection = socket.create_connection(("127.0.0.1", port), timeout=SOON_S)
-    connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    connection.sendall(f"{head}Connection: close\r\n\r\n".encode() + body)
     return connection
 
 
