@@ -126,7 +126,7 @@ def _installation(unit: Unit) -> Installation:
     """
     if sys.platform == "darwin":
         home = Path(f"~{unit.user}").expanduser() if unit.scope is Scope.SYSTEM else Path.home()
-        return launchd.installation(unit, home=home, user_id=os.getuid())
+        return launchd.installation(unit, home=home)
     if sys.platform != "linux":
         raise RunnerError("no service manager of this system is known; docs/operations.md says what to do on Windows")
     config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")

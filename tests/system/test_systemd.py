@@ -22,12 +22,12 @@ pytestmark = [
 SERVICE, SOCKET = "runner-supervisor.service", "runner-supervisor.socket"
 KEY = "a-key-of-the-test"
 SETTINGS = "/etc/runner-supervisor/settings.toml"
-PATIENT = "drain_timeout_s = 120\n"
+PATIENT = "drain_timeout_s = 600\n"
 SOON_S = 180.0
 """A deadline for what takes seconds on a machine that has nothing else to do."""
 
 CONNECTIONS = 200
-BOX = "/etc /opt /usr /var/cache /var/lib /run/systemd/system"
+BOX = ("/etc", "/opt", "/usr", "/var/cache", "/var/lib", "/run/systemd/system")
 
 
 class Service:
@@ -103,7 +103,7 @@ def files_before(booted: Machine) -> set[str]:
 
 def files(on: Machine) -> set[str]:
     """What there is but for what belongs to neither us nor the test."""
-    return set(on.run("sh", "-c", f"find {BOX} -xdev").splitlines())
+    return set(on.run("find", *BOX, "-xdev").splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -182,16 +182,9 @@ def test_kill_of_the_supervisor_is_healed_by_systemd(service: Service) -> None:
 
 def test_a_hang_is_caught_by_the_watchdog(service: Service) -> None:
     service.wait_ready()
-    impatience = f"/run/systemd/system/{SERVICE}.d/impatience.conf"
-    service.on.write(impatience, "[Service]\nWatchdogSec=3\n")
-    service.on.run("systemctl", "daemon-reload")
-    beaten = service.show("WatchdogTimestampMonotonic")
-    eventually(lambda: service.show("WatchdogTimestampMonotonic"), lambda now: now != beaten, timeout_s=SOON_S)
     pid, before = service.pid, int(service.show("NRestarts"))
     service.on.run("kill", "-STOP", pid)
     eventually(lambda: service.pid, lambda now: now not in {"0", pid}, timeout_s=SOON_S)
-    service.on.run("rm", "--recursive", Path(impatience).parent)
-    service.on.run("systemctl", "daemon-reload")
     service.wait_ready(after=pid)
     assert int(service.show("NRestarts")) == before + 1
     said = service.journal()
@@ -226,7 +219,7 @@ def test_200_connections_wait_while_it_restarts_and_a_stream_ends_as_it_should(s
     service.on.write(f"/etc/systemd/system/{SERVICE}.d/offline.conf", "[Service]\nPrivateNetwork=yes\n")
     service.on.run("systemctl", "daemon-reload")
     pid = service.pid
-    body = {"prompt": "The sea", "max_tokens": 20_000, "stream": True, "ignore_eos": True}
+    body = {"prompt": "The sea", "max_tokens": 12_000, "stream": True, "ignore_eos": True}
     url = f"http://127.0.0.1:{service.port}/v1/completions"
     waiting: list[socket.socket] = []
     with httpx.stream("POST", url, json=body, headers={"x-api-key": KEY}, timeout=SOON_S) as stream:
@@ -243,7 +236,8 @@ def test_200_connections_wait_while_it_restarts_and_a_stream_ends_as_it_should(s
     assert received.endswith(b"data: [DONE]\n\n")
     assert answers == [b"HTTP/1.1 200 OK"] * CONNECTIONS
     assert service.chat().status_code == 200
-    assert service.on.try_("nsenter", "-t", service.pid, "-n", "cat", "/proc/net/route").stdout.count("\n") == 1
+    networks = {service.on.run("readlink", f"/proc/{pid}/ns/net") for pid in ("1", service.pid)}
+    assert len(networks) == 2
 
 
 def ask(port: int) -> socket.socket:

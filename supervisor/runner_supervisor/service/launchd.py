@@ -38,16 +38,19 @@ def property_list(unit: Unit, *, home: Path) -> str:
     return plistlib.dumps(content, sort_keys=False).decode()
 
 
-def installation(unit: Unit, *, home: Path, user_id: int) -> Installation:
-    """All that is to be installed for the user whose home and id these are."""
+def installation(unit: Unit, *, home: Path) -> Installation:
+    """All that is to be installed for the user whose home this is.
+
+    launchctl's `load` and `unload` are content where there is nothing to do; `bootstrap` and `bootout` fail then.
+    """
     system = unit.scope is Scope.SYSTEM
     folder = Path("/Library/LaunchDaemons") if system else home / "Library" / "LaunchAgents"
     path = folder / f"{NAME}.plist"
-    domain = "system" if system else f"gui/{user_id}"
+    unload = ("launchctl", "unload", str(path))
     return Installation(
         files=((path, property_list(unit, home=home)),),
-        enable=(("launchctl", "enable", f"{domain}/{NAME}"),),
-        start=(("launchctl", "bootstrap", domain, str(path)),),
-        disable=(("launchctl", "bootout", f"{domain}/{NAME}"),),
+        enable=(),
+        start=(unload, ("launchctl", "load", str(path))),
+        disable=(unload,),
         after=(),
     )

@@ -37,6 +37,8 @@ Restart=on-failure
 RestartSec=1
 # The configuration cannot work: starting again will not help.
 RestartPreventExitStatus=78
+# A stop in the middle of a first build.
+SuccessExitStatus=143
 # llama-server is told to end when its requests are done, not at once, and what is left is killed.
 KillMode=mixed
 # When the kernel ends llama-server for its memory, it comes back with less; the service goes on.

@@ -112,8 +112,9 @@ def test_launchd_keeps_an_agent_running_and_bounds_it() -> None:
 
 def test_a_machines_daemon_runs_as_whoever_installed_it() -> None:
     unit = replace(SYSTEM, user="me")
-    installation = launchd.installation(unit, home=Path("/Users/me"), user_id=501)
+    installation = launchd.installation(unit, home=Path("/Users/me"))
     [(path, text)] = installation.files
     assert path == Path("/Library/LaunchDaemons/runner-supervisor.plist")
     assert plistlib.loads(text.encode())["UserName"] == "me"
-    assert installation.start == (("launchctl", "bootstrap", "system", str(path)),)
+    assert installation.start[-1] == ("launchctl", "load", str(path))
+    assert installation.disable == (("launchctl", "unload", str(path)),)
