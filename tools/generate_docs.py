@@ -1,4 +1,4 @@
-"""Writes the documents that are drawn from the code: docs/configuration.md, metrics.md, routes.md, states.md.
+"""Writes what is drawn from the code: docs/configuration.md, metrics.md, routes.md, states.md, and deploy/.
 
 `make docs` writes them; a test compares them with what would be written.
 """
@@ -14,6 +14,8 @@ from runner_supervisor.engine_flags import REFUSED, TAKEN_OVER
 from runner_supervisor.front.metrics import SERIES
 from runner_supervisor.front.metrics.requests import OUTCOMES
 from runner_supervisor.front.routes import ASSET, ASSETS, CONTROL, OTHER, ROUTES, Route
+from runner_supervisor.service import launchd, systemd
+from runner_supervisor.service.unit import Scope, Unit
 from runner_supervisor.settings import ENV_PREFIX, FOREIGN_ENV, Settings
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -146,7 +148,20 @@ def states() -> str:
     return "\n".join(lines) + "\n"
 
 
+SERVICE = Unit(scope=Scope.SYSTEM, command=Path("/opt/runner-supervisor/bin/runner-supervisor"))
+AGENT = Unit(
+    scope=Scope.USER,
+    command=Path("/Users/me/.local/bin/runner-supervisor"),
+    environment=(("RUNNER_MODEL", "/Users/me/models/model.gguf"),),
+)
+DEPLOY = "../deploy"
+
 DOCUMENTS: dict[str, Callable[[], str]] = {
+    f"{DEPLOY}/systemd/{systemd.SERVICE}": lambda: systemd.service_unit(SERVICE),
+    f"{DEPLOY}/systemd/{systemd.SOCKET}": lambda: systemd.socket_unit(SERVICE),
+    f"{DEPLOY}/systemd/{systemd.SERVICE}.d/gpu.conf": lambda: systemd.gpu_drop_in(("video", "render")),
+    f"{DEPLOY}/systemd/sysusers.conf": lambda: systemd.sysusers(SERVICE),
+    f"{DEPLOY}/launchd/runner-supervisor.plist": lambda: launchd.property_list(AGENT, home=Path("/Users/me")),
     "configuration.md": configuration,
     "metrics.md": metrics,
     "routes.md": routes,
@@ -157,6 +172,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
 def main() -> None:
     """Write them all."""
     for name, render in DOCUMENTS.items():
+        (DOCS / name).parent.mkdir(parents=True, exist_ok=True)
         (DOCS / name).write_text(render())
 
 

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,16 +31,19 @@ from runner_supervisor.engine.sizing import Sizing
 from runner_supervisor.engine.succession import Succession
 from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor, Place, Transition, describe
 from runner_supervisor.errors import AlreadyRunningError, ConfigError, EngineError
+from runner_supervisor.front.changes import Progress
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.front.tls import Certificate
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.layout import Layout
+from runner_supervisor.ownlog import log_to
 from runner_supervisor.planning import Plan, Predecessor, model_of, plan_for
 from runner_supervisor.private import FILE_MODE, ONLY_OWNER, open_private, remove_socket, write_private
 from runner_supervisor.reception import Reception, reception
 from runner_supervisor.reload import Reloader
-from runner_supervisor.rotating import RotatingFile
+from runner_supervisor.service.herald import Herald, News, Phase, engine_status
+from runner_supervisor.service.manager import Manager
 from runner_supervisor.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -95,13 +98,24 @@ class Calls:
     on_ready: Callable[[Ready], None]
 
 
-def run(settings: Settings, calls: Calls) -> None:
+def run(settings: Settings, calls: Calls, *, manager: Manager, listener: socket.socket | None) -> None:
     """Run the service until it is told to stop. What can be refused is refused before a build.
+
+    Args:
+        settings: how to run.
+        calls: what is asked on the way.
+        manager: who is told how it goes.
+        listener: the socket to serve on, if somebody else listens for us; its address goes before the settings'.
 
     Raises:
         RunnerError: the service cannot start, or its first engine never became ready.
     """
     os.umask(ONLY_OWNER)
+    if listener:
+        settings = _served_at(listener, settings)
+        load = calls.load
+        calls = replace(calls, load=lambda: _served_at(listener, load()))
+        logger.info("listening on what the service manager handed over: %s:%d", settings.host, settings.port)
     for notice in settings.notices:
         logger.info("%s", notice)
     check_model(model_of(settings))
@@ -111,10 +125,10 @@ def run(settings: Settings, calls: Calls) -> None:
     layout.create()
     _allow_open_files()
     with _only_one(layout), contextlib.ExitStack() as stack:
-        stack.enter_context(_log_to(layout.front_log))
+        stack.enter_context(log_to(layout.front_log))
         for orphan in sweep_orphans(layout.run_dir):
             logger.warning("ended llama-server %d, left behind by a supervisor that died", orphan)
-        tcp = stack.enter_context(bind_tcp(settings.host, settings.port))
+        tcp = stack.enter_context(listener or bind_tcp(settings.host, settings.port))
         control = stack.enter_context(bind_unix(layout.control_socket))
         stack.callback(layout.control_socket.unlink, missing_ok=True)
         plan = plan_for(settings, find_binary=calls.find_binary, tell=calls.on_sizing)
@@ -132,10 +146,26 @@ def run(settings: Settings, calls: Calls) -> None:
         behind = stack.enter_context(reception(settings, layout, keys, certificate))
 
         async def serve() -> None:
-            service = Service(plan, layout=layout, log=log, keys=keys, reception=behind, new_key=new_key, calls=calls)
+            service = Service(
+                plan,
+                layout=layout,
+                log=log,
+                keys=keys,
+                reception=behind,
+                new_key=new_key,
+                calls=calls,
+                manager=manager,
+                kept_open=listener is not None,
+            )
             await service.run(tcp=tcp, control=control, certificate=certificate)
 
         uvloop.run(serve())
+
+
+def _served_at(listener: socket.socket, settings: Settings) -> Settings:
+    """The settings as they are true of somebody else's listener: whether keys are needed depends on its address."""
+    host, port = listener.getsockname()[:2]
+    return settings.model_copy(update={"host": host, "port": port})
 
 
 def _warn_of_open_doors(settings: Settings, keys: KeyStore) -> None:
@@ -155,39 +185,6 @@ def _allow_open_files() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-class OwnLog(logging.Handler):
-    """Writes log records to a file of ours."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._file = RotatingFile(path)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        try:
-            self._file.write(f"{self.format(record)}\n".encode("utf-8", "replace"))
-        except Exception:  # noqa: BLE001  a line that cannot be formatted must not end what it is about
-            self.handleError(record)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-        super().close()
-
-
-@contextlib.contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Keep the supervisor's own log in a file too, for `runner-supervisor logs`."""
-    handler = OwnLog(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
 
 
 @contextlib.contextmanager
@@ -226,8 +223,13 @@ class Service:
         reception: Reception,
         new_key: str | None,
         calls: Calls,
+        manager: Manager,
+        kept_open: bool,
     ) -> None:
+        """Args beside the obvious: `kept_open`, whether somebody else goes on listening when we no longer do."""
         self._plan = plan
+        self._manager = manager
+        self._kept_open = kept_open
         self._layout = layout
         self._log = log
         self._keys = keys
@@ -267,16 +269,23 @@ class Service:
             load=self._calls.load,
             plan=self._plan_again,
             apply=lambda changed, keys: self._apply(changed, keys, front),
+            tell=lambda: herald.look(),  # noqa: PLW0108  it is made below
         )
+        herald = Herald(self._manager, lambda: self._news(front, reloader))
+        self._engines.observers.append(lambda _: herald.look())
         self._listen_to_signals(reloader)
         owner = asyncio.create_task(self._engines.run(), name="engines")
         server = asyncio.create_task(front.serve(), name="front")
         greeter = asyncio.create_task(self._greet(front, gate), name="greeter")
         keeper = asyncio.create_task(self._reception.run(), name="reception")
+        telling = asyncio.create_task(herald.run(), name="herald")
         self._engines.current.start()
         try:
-            await _first(owner, server, keeper, self._stop, self._gave_up)
+            await _first(owner, server, keeper, telling, self._stop, self._gave_up)
             front.draining = True
+            herald.look()
+            if self._kept_open:
+                front.stop_listening()
             await _unless(self._hurry, reloader.end())
             if self._gave_up.is_set():
                 raise self._why()
@@ -288,10 +297,27 @@ class Service:
             owner.cancel()
             await asyncio.wait({greeter, server, owner}, timeout=END_SLACK_S)
             keeper.cancel()
-            await asyncio.wait({keeper}, timeout=END_SLACK_S)
-        for task in (owner, server, greeter, keeper):
+            telling.cancel()
+            await asyncio.wait({keeper, telling}, timeout=END_SLACK_S)
+        for task in (owner, server, greeter, keeper, telling):
             if task.done() and not task.cancelled() and (error := task.exception()):
                 raise error
+
+    def _news(self, front: Front, reloader: Reloader) -> News:
+        """How it goes, for the service manager."""
+        engine, change = self._engines.current, reloader.last
+        if front.draining:
+            return News(Phase.STOPPING, f"stopping: {front.metrics.in_flight()} requests in flight")
+        if self._served.is_set() and change and change.progress is Progress.RUNNING:
+            return News(Phase.RELOADING, f"{change.what}: {change.detail or 'under way'}")
+        phase = Phase.READY if self._served.is_set() else Phase.STARTING
+        status = engine_status(
+            engine.machine,
+            model=engine.spec.served_as,
+            held_bytes=engine.rss_bytes,
+            needed_bytes=engine.spec.needed_bytes,
+        )
+        return News(phase, status)
 
     def _listen_to_signals(self, reloader: Reloader) -> None:
         """TERM and INT stop; HUP reloads, as for any service, unless it says that our terminal has closed."""

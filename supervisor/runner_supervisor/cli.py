@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import itertools
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -17,20 +22,35 @@ import typer
 from rich.logging import RichHandler
 from rich.text import Text
 
-from runner_supervisor import __version__, app, doctor, keys_cli, show
+from runner_supervisor import __version__, app, doctor, keys_cli, service_cli, show
 from runner_supervisor.engine.binary import EngineBinary, read_manifest
 from runner_supervisor.engine.logs import level_of as engine_level_of
-from runner_supervisor.errors import ConfigError, EngineError, RunnerError
+from runner_supervisor.errors import EngineError, RunnerError
 from runner_supervisor.follow import last_lines, new_lines
 from runner_supervisor.front import audit
-from runner_supervisor.options import ConfigOption, JsonOption, StateDirOption, layout_of
+from runner_supervisor.options import (
+    ConfigOption,
+    EngineArguments,
+    HostOption,
+    JsonOption,
+    ModelOption,
+    PortOption,
+    StateDirOption,
+    flags_of,
+    layout_of,
+)
 from runner_supervisor.planning import demo_model
 from runner_supervisor.remote import Remote, has_ended, wait_until
+from runner_supervisor.service.herald import extension
+from runner_supervisor.service.journal import JournalFormatter, goes_to_journal
+from runner_supervisor.service.manager import Manager, inherited_listener
 from runner_supervisor.settings import load_settings
 
 STOP_SLACK_S = 15.0
 FOLLOW_S = 0.1
 ASKED_S = 60.0
+BUILD_BEAT_S = 10.0
+"""How often the service manager hears of a build, in seconds."""
 
 commands = typer.Typer(
     help="Builds, supervises and fronts llama.cpp's llama-server.",
@@ -38,6 +58,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
 )
 commands.add_typer(keys_cli.commands, name="keys")
+commands.add_typer(service_cli.commands, name="service")
 WhereOption = Annotated[
     Path | None,
     typer.Option(
@@ -54,11 +75,6 @@ class Level(StrEnum):
     WARNING = "warning"
     ERROR = "error"
 
-
-ModelOption = Annotated[Path | None, typer.Option(help="GGUF file to serve.", show_default="a demo model")]
-HostOption = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
-PortOption = Annotated[int | None, typer.Option(help="TCP port; 0 takes a free one.", show_default="8080")]
-EngineArguments = Annotated[list[str] | None, typer.Argument(metavar="[-- LLAMA-SERVER FLAGS]", show_default=False)]
 
 HandedOn = Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]", show_default=False)]
 HANDED_ON: dict[str, Any] = {
@@ -128,27 +144,39 @@ def start(
         "tls_key": tls_key,
         "insecure_no_auth": insecure_no_auth or None,
         "force": force or None,
-        "engine_args": _flags(engine_args),
+        "engine_args": flags_of(engine_args),
     }
     settings = load_settings(given, config=config)
-    handler: logging.Handler = (
-        RichHandler(console=show.err, show_path=False, rich_tracebacks=False, log_time_format="%X")
-        if show.err.is_terminal
-        else logging.StreamHandler()
-    )
-    line = "%(message)s" if show.err.is_terminal else "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=settings.log_level.upper(), format=line, handlers=[handler])
-    for name in ("httpx", "httpcore", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every request that is no HTTP
+    _log_to_stderr(settings.log_level)
+    faulthandler.enable()  # a watchdog's ABRT shows where it hung
+    manager = Manager.of(os.environ, pid=os.getpid())
+    more_time = extension(BUILD_BEAT_S * 3)
     calls = app.Calls(
         load=lambda: load_settings(given, config=config),
-        find_binary=_find_binary,
+        find_binary=partial(
+            _find_binary, beat=partial(manager.tell, "STATUS=finding or building llama-server", more_time)
+        ),
         present_binary=_present_binary,
         on_sizing=lambda sizing: show.sizing(sizing, to=show.err),
         on_ready=show.banner,
     )
-    app.run(settings, calls)
+    app.run(settings, calls, manager=manager, listener=inherited_listener(os.environ, pid=os.getpid()))
+
+
+def _log_to_stderr(level: str) -> None:
+    """Log for whoever reads: a person at a terminal, the journal, or a file."""
+    handler: logging.Handler = logging.StreamHandler()
+    line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    if show.err.is_terminal:
+        handler = RichHandler(console=show.err, show_path=False, rich_tracebacks=False, log_time_format="%X")
+        line = "%(message)s"
+    handler.setFormatter(logging.Formatter(line))
+    if goes_to_journal(os.environ, descriptor=sys.stderr.fileno()):
+        handler.setFormatter(JournalFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    for name in ("httpx", "httpcore", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every request that is no HTTP
 
 
 @commands.command(**HANDED_ON)
@@ -189,7 +217,7 @@ def check(
         "host": host,
         "port": port,
         "state_dir": state_dir,
-        "engine_args": _flags(engine_args),
+        "engine_args": flags_of(engine_args),
     }
     with show.err.status("looking at this machine"):
         try:
@@ -291,19 +319,10 @@ def stop(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> No
     show.out.print("stopped")
 
 
-def _flags(arguments: list[str] | None) -> tuple[str, ...] | None:
-    """llama-server's flags as they were given after `--`, None without any.
-
-    Raises:
-        ConfigError: the first is none: somebody forgot `--model`.
-    """
-    if arguments and not arguments[0].startswith("-"):
-        raise ConfigError(f"{arguments[0]!r} is no option; did you mean --model {arguments[0]}?")
-    return tuple(arguments) if arguments else None
-
-
-def _find_binary() -> EngineBinary:
-    code, manifest = _builder(["build", *_verify_with(), "--reuse", "--print-manifest"], stdout=subprocess.PIPE)
+def _find_binary(*, beat: Callable[[], object]) -> EngineBinary:
+    """The llama-server there is, or a new one. `beat` is called at every `BUILD_BEAT_S` seconds of the build."""
+    command = ["build", *_verify_with(), "--reuse", "--print-manifest"]
+    code, manifest = _builder(command, stdout=subprocess.PIPE, beat=beat)
     if code != 0:
         raise SystemExit(code)
     return read_manifest(Path(manifest.strip()))
@@ -338,7 +357,9 @@ def _ask_builder(*arguments: str) -> str:
     return found.stdout
 
 
-def _builder(arguments: list[str], *, stdout: int | None) -> tuple[int, str]:
+def _builder(
+    arguments: list[str], *, stdout: int | None, beat: Callable[[], object] = lambda: None
+) -> tuple[int, str]:
     """Run the builder as a command, so that its manifest stays the only thing both sides share."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda got, _: sys.exit(128 + got))
@@ -346,7 +367,11 @@ def _builder(arguments: list[str], *, stdout: int | None) -> tuple[int, str]:
     # In a session of its own: a Ctrl-C comes here alone, and the builder gets one TERM to clean up after.
     with subprocess.Popen(command, stdout=stdout, text=True, start_new_session=True) as builder:
         try:
-            printed, _ = builder.communicate()
+            while True:
+                beat()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    printed, _ = builder.communicate(timeout=BUILD_BEAT_S)
+                    break
         except BaseException:
             builder.terminate()
             builder.wait(STOP_SLACK_S)

@@ -78,10 +78,11 @@ def open_private(path: Path, *, append: bool = False) -> int:
     raise ConfigError(f"{path} is being replaced all the time; find out by whom")
 
 
-def write_private(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes, *, mode: int = FILE_MODE) -> None:
     """Put a file of ours in the place of whatever has that name, atomically. No link is followed.
 
     It is not synchronised to the disk: what it says is of no use after a power cut, and the disk may take seconds.
+    `mode`: its permissions, where it is for others, too.
 
     Raises:
         OSError: it cannot be written.
@@ -91,6 +92,7 @@ def write_private(path: Path, data: bytes) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE_FLAGS, FILE_MODE)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(descriptor, mode)
             file.write(data)
         temporary.replace(path)
     except BaseException:

@@ -43,12 +43,15 @@ class Reloader:
         load: Callable[[], Settings],
         plan: Callable[[Settings, Predecessor], Plan],
         apply: Callable[[Settings, list[str]], None],
+        tell: Callable[[], None],
     ) -> None:
         """Args beside the obvious: `load` reads the settings again; `plan` says what they lead to, given the engine
-        that serves now; `apply` puts into force what needs no new engine, and the keys given in the settings.
+        that serves now; `apply` puts into force what needs no new engine, and the keys given in the settings;
+        `tell` is called when `last` has changed.
         """
         self.settings = settings
         self.last: Change | None = None
+        self._tell = tell
         self._engines = engines
         self._front = front
         self._load = load
@@ -82,6 +85,7 @@ class Reloader:
             return False
         number = self.last.number + 1 if self.last else 1
         self.last = Change(number, what, time.time(), Progress.RUNNING, "")
+        self._tell()
         self._task = asyncio.create_task(self._run(self.last), name=what)
         self._task.add_done_callback(self._done)
         return True
@@ -102,6 +106,7 @@ class Reloader:
             logger.exception("a %s failed", change.what)
             detail, progress = "an internal error; the log says more", Progress.FAILED
         self.last = Change(change.number, change.what, change.at, progress, detail)
+        self._tell()
         level = logging.INFO if progress is Progress.DONE else logging.ERROR
         logger.log(level, "%s %s: %s", change.what, progress, detail)
 
@@ -191,6 +196,7 @@ class Reloader:
         """How far the change has come, for status and log."""
         if self.last:
             self.last = replace(self.last, detail=detail)
+            self._tell()
         logger.info("%s", detail)
 
     async def _retire(self, engine: EngineSupervisor) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from runner_supervisor.app import OwnLog
 from runner_supervisor.engine.logs import EngineLog
 from runner_supervisor.engine.process import Identity, record_identity
 from runner_supervisor.engine.report import _keep
@@ -18,6 +17,7 @@ from runner_supervisor.errors import ConfigError
 from runner_supervisor.front.audit import AuditLog
 from runner_supervisor.front.contentlog import ContentLog
 from runner_supervisor.front.server import bind_unix
+from runner_supervisor.ownlog import OwnLog
 
 SECRET = "not ours to touch"
 COMMAND_S = 60.0

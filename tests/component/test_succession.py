@@ -105,6 +105,7 @@ async def succession(folder: Path, *flags: str, beside: bool = True) -> AsyncIte
         load=lambda: settings,
         plan=plan,
         apply=lambda settings, _: applied.append(settings),
+        tell=lambda: None,
     )
     owner = asyncio.create_task(engines.run())
     engines.current.start()

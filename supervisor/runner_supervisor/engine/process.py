@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from runner_supervisor.core.restart import Exit
+from runner_supervisor.engine.job import Job
 from runner_supervisor.engine.logs import LinePump, RunLog
 from runner_supervisor.private import write_private
 
@@ -53,6 +54,7 @@ class Child:
 
     def __init__(self, process: subprocess.Popen[bytes], *, log: RunLog, on_exit: Callable[[Exit], None]) -> None:
         self._process = process
+        self._job = _job_of(process)
         self._log = log
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
@@ -130,7 +132,11 @@ class Child:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole group. A child that was already reaped is left alone."""
-        if self._process.returncode is None:
+        if self._process.returncode is not None:
+            return
+        if self._job:
+            self._job.end()
+        else:
             _signal_group(self.pid, number)
 
     async def wait(self) -> None:
@@ -163,6 +169,13 @@ class Child:
             self._loop.call_soon_threadsafe(self._ended.set)
         except RuntimeError:
             return  # the loop has closed: nobody is left to tell
+
+
+def _job_of(process: subprocess.Popen[bytes]) -> Job | None:
+    """What holds the child and all it starts on Windows, which has no groups."""
+    if sys.platform != "win32":
+        return None
+    return Job(process, kernel=ctypes.WinDLL("kernel32", use_last_error=True))
 
 
 def _die_with_parent(parent: int) -> Callable[[], None] | None:

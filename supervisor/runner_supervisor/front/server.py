@@ -143,7 +143,7 @@ class Front:
         self.draining = False
         self._engines = engines
         self._sockets = [tcp, control]
-        self._scheme = "https" if certificate else "http"
+        self.address = _url("https" if certificate else "http", tcp)
         self._upstream: Upstream | None = None
         self._leaving: Upstream | None = None
         self._between = False
@@ -177,14 +177,6 @@ class Front:
 
     def _load(self) -> Load:
         return Load(self.draining, len(self._relays), self.queue.queued, self._ends_within_s)
-
-    @property
-    def address(self) -> str:
-        """The URL that clients use."""
-        host, port = self._sockets[0].getsockname()[:2]
-        if host in {"0.0.0.0", "::"}:  # noqa: S104
-            host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
-        return f"{self._scheme}://[{host}]:{port}" if ":" in host else f"{self._scheme}://{host}:{port}"
 
     @property
     def serving(self) -> bool:
@@ -245,6 +237,11 @@ class Front:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         return len(self._relays)
+
+    def stop_listening(self) -> None:
+        """Leave clients' new connections to whoever listens for us: they wait for our successor."""
+        if self.serving:
+            self._server.servers[0].close()
 
     def close(self) -> None:
         """Let `serve` end."""
@@ -327,6 +324,13 @@ class Front:
             self.queue.set_slots(engine.slots)
         elif self.hopeless():
             self.queue.expire_all()
+
+
+def _url(scheme: str, listener: socket.socket) -> str:
+    """The URL that clients on this machine use."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def how_ended(machine: Machine) -> str:
