@@ -24,7 +24,7 @@ from runner_supervisor.core.lifecycle import Machine, Policy
 from runner_supervisor.core.restart import Cause
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.binary import EngineBinary
-from runner_supervisor.engine.logs import EngineLog
+from runner_supervisor.engine.logs import EngineLog, parse
 from runner_supervisor.engine.model import check_model
 from runner_supervisor.engine.process import sweep_orphans
 from runner_supervisor.engine.sizing import Sizing
@@ -36,6 +36,7 @@ from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.front.tls import Certificate
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.layout import Layout
+from runner_supervisor.logformat import ENGINE, TEXT_LINE, also_log, set_level
 from runner_supervisor.planning import Plan, Predecessor, model_of, plan_for
 from runner_supervisor.private import FILE_MODE, ONLY_OWNER, open_private, remove_socket, write_private
 from runner_supervisor.reception import Reception, reception
@@ -49,6 +50,8 @@ Result = TypeVar("Result")
 
 OPEN_FILES = 65_536
 """As many open files as we ask for; two for each request at work."""
+
+NUMBERS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 
 END_SLACK_S = 5.0
 """What the end may take beyond the engine's grace period: KILL, the last log lines."""
@@ -125,6 +128,8 @@ def run(settings: Settings, calls: Calls) -> None:
         for stale in layout.run_dir.glob("engine-*.sock"):
             remove_socket(stale)
         log = EngineLog(layout.engine_log)
+        log.listeners.append(log_engine_line)
+        also_log(requests=settings.log_requests, engine=settings.log_engine)
         stack.callback(log.close)
         behind = stack.enter_context(reception(settings, layout, keys, certificate))
 
@@ -133,6 +138,12 @@ def run(settings: Settings, calls: Calls) -> None:
             await service.run(tcp=tcp, control=control, certificate=certificate)
 
         uvloop.run(serve())
+
+
+def log_engine_line(line: str) -> None:
+    """Hand one line of llama-server's to its logger."""
+    parsed = parse(line)
+    logging.getLogger(ENGINE).log(NUMBERS[parsed.level], "%s", parsed.text)
 
 
 def _warn_of_open_doors(settings: Settings, keys: KeyStore) -> None:
@@ -178,7 +189,7 @@ class OwnLog(logging.Handler):
 def _log_to(path: Path) -> Iterator[None]:
     """Keep the supervisor's own log in a file too, for `runner-supervisor logs`."""
     handler = OwnLog(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter(TEXT_LINE))
     logging.getLogger().addHandler(handler)
     try:
         yield
@@ -231,6 +242,7 @@ class Service:
         self._reception = reception
         self._new_key = new_key
         self._calls = calls
+        self._log_level = plan.settings.log_level
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._gave_up = asyncio.Event()
@@ -303,7 +315,10 @@ class Service:
 
     def _apply(self, settings: Settings, keys: list[str], front: Front) -> None:
         """Put into force what needs no new engine."""
-        logging.getLogger().setLevel(settings.log_level.upper())
+        if settings.log_level != self._log_level:  # else what was said since, by `log-level`, stays
+            self._log_level = settings.log_level
+            set_level(settings.log_level)
+        also_log(requests=settings.log_requests, engine=settings.log_engine)
         self._keys.give(keys)
         front.apply(settings)
 

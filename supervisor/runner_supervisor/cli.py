@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import signal
 import subprocess
 import sys
 import time
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.logging import RichHandler
 from rich.text import Text
 
 from runner_supervisor import __version__, app, doctor, keys_cli, show
@@ -23,6 +22,7 @@ from runner_supervisor.engine.logs import level_of as engine_level_of
 from runner_supervisor.errors import ConfigError, EngineError, RunnerError
 from runner_supervisor.follow import last_lines, new_lines
 from runner_supervisor.front import audit
+from runner_supervisor.logformat import log_to_stderr
 from runner_supervisor.options import ConfigOption, JsonOption, StateDirOption, layout_of
 from runner_supervisor.planning import demo_model
 from runner_supervisor.remote import Remote, has_ended, wait_until
@@ -131,16 +131,7 @@ def start(
         "engine_args": _flags(engine_args),
     }
     settings = load_settings(given, config=config)
-    handler: logging.Handler = (
-        RichHandler(console=show.err, show_path=False, rich_tracebacks=False, log_time_format="%X")
-        if show.err.is_terminal
-        else logging.StreamHandler()
-    )
-    line = "%(message)s" if show.err.is_terminal else "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=settings.log_level.upper(), format=line, handlers=[handler])
-    for name in ("httpx", "httpcore", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every request that is no HTTP
+    log_to_stderr(show.err, style=settings.log_format, level=settings.log_level)
     calls = app.Calls(
         load=lambda: load_settings(given, config=config),
         find_binary=_find_binary,
@@ -229,6 +220,7 @@ def logs(
     audited: Annotated[bool, typer.Option("--audit", help="The audit log: who asked for what.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
     level: Annotated[Level, typer.Option(help="Least level of the lines shown.")] = Level.DEBUG,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the engine's log, the supervisor's, or the audit log. Works when nothing runs, too."""
     if front and audited:
@@ -242,13 +234,26 @@ def logs(
         show.err.print(f"waiting for {path}", highlight=False)
     after = new_lines(path)
     coming = itertools.chain([next(after)], after) if follow else ()  # begun now, so that no line falls between
+    source = "front" if front else "engine"
+    tell = partial(show.log_line_as_json, source=source) if as_json and not audited else show.log_line
     for line in last_lines(path, lines, lambda line: show.is_at_least(level_of(line), level)):
-        show.log_line(line, level_of(line))
+        tell(line, level_of(line))
     for new in coming:
         if new is None:
             time.sleep(FOLLOW_S)
         elif show.is_at_least(level_of(new), level):
-            show.log_line(new, level_of(new))
+            tell(new, level_of(new))
+
+
+@commands.command()
+def log_level(
+    level: Annotated[Level | None, typer.Argument(help="From now on the least; none: show what it is.")] = None,
+    *,
+    config: ConfigOption = None,
+    state_dir: StateDirOption = None,
+) -> None:
+    """Show or change what the running supervisor logs, until it ends or a reload brings another log_level."""
+    show.out.print(Remote(layout_of(config, state_dir)).log_level(level))
 
 
 @commands.command()

@@ -4,15 +4,20 @@ for the model's name and the request's id.
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from runner_supervisor.front.scribe import END_S, Scribe
+from runner_supervisor.logformat import FIELDS, REQUESTS
 from runner_supervisor.rotating import RotatingFile
+
+requests = logging.getLogger(REQUESTS)
 
 MOST_ENTRIES = 10_000
 TEXT_CHARACTERS = 128
@@ -69,7 +74,7 @@ class AuditLog:
             ConfigError: it cannot be written.
         """
         self._scribe: Scribe[Entry] = Scribe(
-            RotatingFile(path), encode=line, missing=_missing, most_items=MOST_ENTRIES
+            RotatingFile(path), encode=_line_and_log, missing=_missing, most_items=MOST_ENTRIES
         )
         self.record = self._scribe.add
         """Have an entry written. Never waits; costs well under a microsecond."""
@@ -100,6 +105,25 @@ def line(entry: Entry) -> bytes:
             "ttft_ms": _rounded(entry.ttft_ms),
             "outcome": entry.outcome,
         }
+    )
+
+
+def _line_and_log(entry: Entry) -> bytes:
+    """The entry's line; called in the scribe's thread, which logs it, too, where that was asked for."""
+    written = line(entry)
+    if requests.isEnabledFor(logging.INFO):
+        fields = orjson.loads(written)
+        requests.info("%s", summary(fields), extra={FIELDS: fields})
+    return written
+
+
+def summary(fields: Mapping[str, Any]) -> str:
+    """A line of the audit log, for people."""
+    tokens = f", {fields['prompt_tokens']}+{fields['generated_tokens']} tokens" if fields["prompt_tokens"] else ""
+    first = "" if fields["ttft_ms"] is None else f", first byte after {fields['ttft_ms']:.0f} ms"
+    return (
+        f"{fields['method']} {fields['path']} {fields['status'] or '-'} {fields['outcome']}, {fields['ms']:.0f} ms"
+        f"{first}{tokens}, key {fields['key'] or '-'}, request {fields['request_id']}"
     )
 
 
