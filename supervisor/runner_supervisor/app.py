@@ -24,7 +24,7 @@ from runner_supervisor.core.lifecycle import Machine, Policy
 from runner_supervisor.core.restart import Cause
 from runner_supervisor.core.states import State
 from runner_supervisor.engine.binary import EngineBinary
-from runner_supervisor.engine.logs import EngineLog
+from runner_supervisor.engine.logs import EngineLog, parse
 from runner_supervisor.engine.model import check_model
 from runner_supervisor.engine.process import sweep_orphans
 from runner_supervisor.engine.sizing import Sizing
@@ -37,6 +37,7 @@ from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.front.tls import Certificate
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.layout import Layout
+from runner_supervisor.logformat import ENGINE, also_log, set_level
 from runner_supervisor.ownlog import log_to
 from runner_supervisor.planning import Plan, Predecessor, model_of, plan_for
 from runner_supervisor.private import FILE_MODE, ONLY_OWNER, open_private, remove_socket, write_private
@@ -55,6 +56,8 @@ OPEN_FILES = 65_536
 
 YOUNG_OBJECTS = 20_000
 """How many new objects there are before the garbage collector looks for cycles: requests leave none."""
+
+NUMBERS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 
 END_SLACK_S = 5.0
 """What the end may take beyond the engine's grace period: KILL, the last log lines."""
@@ -142,6 +145,8 @@ def run(settings: Settings, calls: Calls, *, manager: Manager, listener: socket.
         for stale in layout.run_dir.glob("engine-*.sock"):
             remove_socket(stale)
         log = EngineLog(layout.engine_log)
+        log.listeners.append(log_engine_line)
+        also_log(requests=settings.log_requests, engine=settings.log_engine)
         stack.callback(log.close)
         behind = stack.enter_context(reception(settings, layout, keys, certificate))
 
@@ -166,6 +171,12 @@ def _served_at(listener: socket.socket, settings: Settings) -> Settings:
     """The settings as they are true of somebody else's listener: whether keys are needed depends on its address."""
     host, port = listener.getsockname()[:2]
     return settings.model_copy(update={"host": host, "port": port})
+
+
+def log_engine_line(line: str) -> None:
+    """Hand one line of llama-server's to its logger."""
+    parsed = parse(line)
+    logging.getLogger(ENGINE).log(NUMBERS[parsed.level], "%s", parsed.text)
 
 
 def _warn_of_open_doors(settings: Settings, keys: KeyStore) -> None:
@@ -236,6 +247,7 @@ class Service:
         self._reception = reception
         self._new_key = new_key
         self._calls = calls
+        self._log_level = plan.settings.log_level
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._gave_up = asyncio.Event()
@@ -332,7 +344,10 @@ class Service:
 
     def _apply(self, settings: Settings, keys: list[str], front: Front) -> None:
         """Put into force what needs no new engine."""
-        logging.getLogger().setLevel(settings.log_level.upper())
+        if settings.log_level != self._log_level:  # else what was said since, by `log-level`, stays
+            self._log_level = settings.log_level
+            set_level(settings.log_level)
+        also_log(requests=settings.log_requests, engine=settings.log_engine)
         self._keys.give(keys)
         front.apply(settings)
 

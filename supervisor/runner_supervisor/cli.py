@@ -6,7 +6,6 @@ import contextlib
 import faulthandler
 import itertools
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.logging import RichHandler
 from rich.text import Text
 
 from runner_supervisor import __version__, app, doctor, keys_cli, service_cli, show
@@ -28,6 +26,7 @@ from runner_supervisor.engine.logs import level_of as engine_level_of
 from runner_supervisor.errors import EngineError, RunnerError
 from runner_supervisor.follow import last_lines, new_lines
 from runner_supervisor.front import audit
+from runner_supervisor.logformat import log_to_stderr
 from runner_supervisor.options import (
     ConfigOption,
     EngineArguments,
@@ -147,7 +146,13 @@ def start(
         "engine_args": flags_of(engine_args),
     }
     settings = load_settings(given, config=config)
-    _log_to_stderr(settings.log_level)
+    in_journal = goes_to_journal(os.environ, descriptor=sys.stderr.fileno())
+    log_to_stderr(
+        show.err,
+        style=settings.log_format,
+        level=settings.log_level,
+        journal=JournalFormatter() if in_journal else None,
+    )
     faulthandler.enable()  # a watchdog's ABRT shows where it hung
     manager = Manager.of(os.environ, pid=os.getpid())
     more_time = extension(BUILD_BEAT_S * 3)
@@ -161,22 +166,6 @@ def start(
         on_ready=show.banner,
     )
     app.run(settings, calls, manager=manager, listener=inherited_listener(os.environ, pid=os.getpid()))
-
-
-def _log_to_stderr(level: str) -> None:
-    """Log for whoever reads: a person at a terminal, the journal, or a file."""
-    handler: logging.Handler = logging.StreamHandler()
-    line = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    if show.err.is_terminal:
-        handler = RichHandler(console=show.err, show_path=False, rich_tracebacks=False, log_time_format="%X")
-        line = "%(message)s"
-    handler.setFormatter(logging.Formatter(line))
-    if goes_to_journal(os.environ, descriptor=sys.stderr.fileno()):
-        handler.setFormatter(JournalFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    for name in ("httpx", "httpcore", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every request that is no HTTP
 
 
 @commands.command(**HANDED_ON)
@@ -257,6 +246,7 @@ def logs(
     audited: Annotated[bool, typer.Option("--audit", help="The audit log: who asked for what.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
     level: Annotated[Level, typer.Option(help="Least level of the lines shown.")] = Level.DEBUG,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the engine's log, the supervisor's, or the audit log. Works when nothing runs, too."""
     if front and audited:
@@ -270,13 +260,26 @@ def logs(
         show.err.print(f"waiting for {path}", highlight=False)
     after = new_lines(path)
     coming = itertools.chain([next(after)], after) if follow else ()  # begun now, so that no line falls between
+    source = "front" if front else "engine"
+    tell = partial(show.log_line_as_json, source=source) if as_json and not audited else show.log_line
     for line in last_lines(path, lines, lambda line: show.is_at_least(level_of(line), level)):
-        show.log_line(line, level_of(line))
+        tell(line, level_of(line))
     for new in coming:
         if new is None:
             time.sleep(FOLLOW_S)
         elif show.is_at_least(level_of(new), level):
-            show.log_line(new, level_of(new))
+            tell(new, level_of(new))
+
+
+@commands.command()
+def log_level(
+    level: Annotated[Level | None, typer.Argument(help="From now on the least; none: show what it is.")] = None,
+    *,
+    config: ConfigOption = None,
+    state_dir: StateDirOption = None,
+) -> None:
+    """Show or change what the running supervisor logs, until it ends or a reload brings another log_level."""
+    show.out.print(Remote(layout_of(config, state_dir)).log_level(level))
 
 
 @commands.command()

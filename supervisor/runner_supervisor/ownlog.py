@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from runner_supervisor.logformat import TEXT_LINE
 from runner_supervisor.rotating import RotatingFile
 
 
@@ -34,7 +35,7 @@ class OwnLog(logging.Handler):
 def log_to(path: Path) -> Iterator[None]:
     """Keep what is logged meanwhile in a file."""
     handler = OwnLog(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter(TEXT_LINE))
     logging.getLogger().addHandler(handler)
     try:
         yield

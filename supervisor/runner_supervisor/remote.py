@@ -37,6 +37,11 @@ class Remote:
         self._ask("POST", "/admin/stop")
         return process
 
+    def log_level(self, level: str | None) -> str:
+        """What it logs at least; with a `level`, from now on that."""
+        method, query = ("GET", "") if level is None else ("POST", f"?level={level}")
+        return str(self._ask(method, f"/admin/log-level{query}")["level"])
+
     def change(self, what: str) -> int:
         """Begin a `reload` or a `restart`, and return its number."""
         return int(self._ask("POST", f"/admin/{what}")["number"])

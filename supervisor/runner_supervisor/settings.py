@@ -54,6 +54,10 @@ LISTS = ("open_paths", "allowed_hosts", "cors_origins", "trusted_proxies")
 """Settings that the environment gives separated by commas."""
 
 
+LogFormat = Literal["auto", "text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
 class Settings(BaseSettings):
     """One run's settings, validated and frozen."""
 
@@ -146,9 +150,14 @@ class Settings(BaseSettings):
     max_retries: int = Field(
         1, ge=0, description="How often a request that had got no byte is sent again after its engine ended."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level of the supervisor's own log lines."
+    log_format: LogFormat = Field(
+        "auto", description="How the log looks on stderr: text, json, or auto, which is text at a terminal."
     )
+    log_requests: bool = Field(False, description="Log each request to stderr, too, as the audit log has it.")
+    log_engine: bool = Field(
+        False, description="Log llama-server's lines to stderr, too; with its -v they may quote prompts."
+    )
+    log_level: LogLevel = Field("info", description="Least level of the supervisor's own log lines.")
 
     metrics_by_key: bool = Field(
         False, description="Count requests and tokens of each key in /metrics, by its id: a series for every key."
@@ -213,6 +222,8 @@ class Settings(BaseSettings):
     def _refuse_halves(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key need each other")
+        if self.log_requests and not self.audit:
+            raise ValueError("log_requests shows what the audit log has: it needs audit = true")
         if self.log_content and self.content_log is None:
             raise ValueError("log_content writes prompts and answers to a file: name it with content_log")
         return self

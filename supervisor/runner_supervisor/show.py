@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import asdict
 from typing import Any
@@ -157,6 +158,13 @@ def is_at_least(level: str, least: str) -> bool:
 def log_line(line: str, level: str) -> None:
     """One line of a log: in colour on a terminal, as it is in a pipe."""
     out.print(line, style=LEVEL_COLOURS.get(level), highlight=False, markup=False)
+
+
+def log_line_as_json(line: str, level: str, *, source: str) -> None:
+    """One line of a log with what is known of it."""
+    out.print(
+        json.dumps({"source": source, "level": level, "line": line}), highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _where_keys_are(ready: app.Ready) -> str:

@@ -51,7 +51,7 @@ def error(answer: bytes) -> Any:
 
 def count(here: Rig, name: str, path: str = PATH) -> bool:
     """Whether one such request was counted."""
-    return f'runner_requests_{name}_total{{path="{path}"}} 1.0'.encode() in here.front.metrics.render()
+    return f'runner_requests_{name}_total{{path="{path}"}} 1.0'.encode() in b"".join(here.front.metrics.pieces())
 
 
 async def crash_at_work(here: Rig, client: asyncio.StreamWriter, *details: str) -> None:

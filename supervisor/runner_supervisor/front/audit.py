@@ -4,16 +4,21 @@ for the model's name and the request's id.
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from runner_supervisor.front.scribe import END_S, Scribe
+from runner_supervisor.logformat import FIELDS, REQUESTS
 from runner_supervisor.rotating import RotatingFile
+
+requests = logging.getLogger(REQUESTS)
 
 MOST_ENTRIES = 10_000
 TEXT_CHARACTERS = 128
@@ -80,7 +85,7 @@ class AuditLog:
             ConfigError: it cannot be written.
         """
         self._scribe: Scribe[bytes] = Scribe(
-            RotatingFile(path), encode=None, missing=_missing, most_items=MOST_ENTRIES
+            RotatingFile(path), encode=None, missing=_missing, most_items=MOST_ENTRIES, also=_log_too
         )
 
     def record(self, entry: Entry) -> None:
@@ -118,6 +123,24 @@ def line(entry: Entry) -> bytes:
         _rounded(queue_ms),
         _rounded(ttft_ms),
         _quoted(outcome),
+    )
+
+
+def _log_too(lines: Sequence[bytes]) -> None:
+    """Log requests, too, where that was asked for; called in the scribe's thread."""
+    if requests.isEnabledFor(logging.INFO):
+        for written in lines:
+            fields = orjson.loads(written)
+            requests.info("%s", summary(fields), extra={FIELDS: fields})
+
+
+def summary(fields: Mapping[str, Any]) -> str:
+    """A line of the audit log, for people."""
+    tokens = f", {fields['prompt_tokens']}+{fields['generated_tokens']} tokens" if fields["prompt_tokens"] else ""
+    first = "" if fields["ttft_ms"] is None else f", first byte after {fields['ttft_ms']:.0f} ms"
+    return (
+        f"{fields['method']} {fields['path']} {fields['status'] or '-'} {fields['outcome']}, {fields['ms']:.0f} ms"
+        f"{first}{tokens}, key {fields['key'] or '-'}, request {fields['request_id']}"
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -25,6 +26,8 @@ from runner_supervisor.front.metrics import Metrics
 from runner_supervisor.front.replies import BUSY_CHANGING, DRAINING, Refusal
 from runner_supervisor.front.stamp import Stamp
 from runner_supervisor.front.visit import Desk
+from runner_supervisor.logformat import level_now, set_level
+from runner_supervisor.settings import LogLevel
 
 PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 """What every scraper reads (prometheus.io/docs/instrumenting/exposition_formats)."""
@@ -88,6 +91,12 @@ class Status(BaseModel):
     change: Change | None
 
 
+class Logging(BaseModel):
+    """The least level of the supervisor's own log lines."""
+
+    level: str
+
+
 class RefusedError(Exception):
     """A control path answers with a refusal."""
 
@@ -135,6 +144,12 @@ def create_control_app(
     @app.exception_handler(HTTPException)
     async def not_found(_request: Request, error: HTTPException) -> Response:
         refusal = Refusal(error.status_code, "not_found", f"{error.detail}.")
+        return Response(refusal.body(), status_code=refusal.status, headers=refusal.headers())
+
+    @app.exception_handler(RequestValidationError)
+    async def not_understood(_request: Request, error: RequestValidationError) -> Response:
+        fault = error.errors()[0]
+        refusal = Refusal(400, "bad_request", f"{fault['loc'][-1]}: {fault['msg']}.")
         return Response(refusal.body(), status_code=refusal.status, headers=refusal.headers())
 
     @app.api_route("/health", methods=["GET", "HEAD"])
@@ -190,6 +205,15 @@ def create_control_app(
             ),
             change=changes().last,
         )
+
+    @app.get("/admin/log-level")
+    async def log_level() -> Logging:
+        return Logging(level=level_now())
+
+    @app.post("/admin/log-level")
+    async def change_log_level(level: LogLevel) -> Logging:
+        set_level(level)
+        return Logging(level=level_now())
 
     @app.post("/admin/reload", status_code=202)
     async def begin_reload() -> Change | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar, cast
 
 from runner_supervisor.rotating import RotatingFile
@@ -48,6 +48,7 @@ class Scribe(Generic[Item]):
         missing: Callable[[int], bytes],
         most_items: int,
         most_bytes: int = 0,
+        also: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
         """Begin.
 
@@ -56,6 +57,7 @@ class Scribe(Generic[Item]):
             encode: the line that an item becomes, without its end; called in the thread. None: items are lines.
             missing: the line that says how many items were dropped.
             most_items: how many may wait.
+            also: gets the lines of finished items, too; called in the thread.
             most_bytes: how large those that wait may be, in bytes; 0: they are as good as nothing.
         """
         self._file = file
@@ -63,6 +65,7 @@ class Scribe(Generic[Item]):
         self._missing = missing
         self._most_items = most_items
         self._most_bytes = most_bytes
+        self._also = also
         self._waiting: deque[tuple[Item, int]] = deque()
         # Each of these is counted up by one thread alone, so that none needs a lock.
         self._added_bytes = self._written_bytes = 0
@@ -121,7 +124,10 @@ class Scribe(Generic[Item]):
         """Lines, whose sizes nobody has given."""
         take = self._waiting.popleft
         taken = [take() for _ in range(min(len(self._waiting), BATCH_LINES))]
-        return [line for line, _ in cast("list[tuple[bytes, int]]", taken)]
+        lines = [line for line, _ in cast("list[tuple[bytes, int]]", taken)]
+        if self._also:
+            self._also(lines)
+        return lines
 
     def _encoded(self) -> list[bytes]:
         lines: list[bytes] = []

@@ -42,6 +42,16 @@ SERIES = (*requests.SERIES, IN_FLIGHT, QUEUED, QUEUE_WAIT, RETRIED, POISON, BUSY
 """All there are, for `docs/metrics.md` and the dashboard's test."""
 
 
+class _Only(Collector):
+    """One family, as prometheus_client takes what it renders."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> tuple[Metric]:
+        return (self._family,)
+
+
 class Metrics(Collector):
     """All series of one front, in a registry of its own. `route`: a bounded label, see `routes`."""
 
@@ -72,15 +82,18 @@ class Metrics(Collector):
     async def scrape(self) -> bytes:
         """All of it as Prometheus text, and llama-server's own series, as the supervisor last had them, behind it.
 
-        Theirs all begin with `llamacpp:`, so no name comes twice.
+        Theirs all begin with `llamacpp:`, so no name comes twice. Between one series and the next, streams go on.
         """
         self._gpus_now = await asyncio.to_thread(self._gpus.read)
-        own = self._engines.current.metrics or ""
-        return self.render() + own.encode()
+        text = b""
+        for piece in self.pieces():
+            text += piece
+            await asyncio.sleep(0)
+        return text + (self._engines.current.metrics or "").encode()
 
-    def render(self) -> bytes:
-        """The front's own series."""
-        return generate_latest(self.registry)
+    def pieces(self) -> Iterator[bytes]:
+        """The front's own series, one after another, as Prometheus text."""
+        return (generate_latest(_Only(family)) for family in self.registry.collect())
 
     def describe(self) -> Iterator[Metric]:
         """What the registry asks when this is registered: nothing else is in it, so no name can clash."""
