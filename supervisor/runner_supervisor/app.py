@@ -32,6 +32,7 @@ from runner_supervisor.engine.succession import Succession
 from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor, Place, Transition, describe
 from runner_supervisor.errors import AlreadyRunningError, ConfigError, EngineError
 from runner_supervisor.front.gate import Gate
+from runner_supervisor.front.pages.tail import LogTail, tailing
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.front.tls import Certificate
 from runner_supervisor.keys.store import KeyStore
@@ -126,10 +127,13 @@ def run(settings: Settings, calls: Calls) -> None:
             remove_socket(stale)
         log = EngineLog(layout.engine_log)
         stack.callback(log.close)
+        tail = stack.enter_context(tailing(log))
         behind = stack.enter_context(reception(settings, layout, keys, certificate))
 
         async def serve() -> None:
-            service = Service(plan, layout=layout, log=log, keys=keys, reception=behind, new_key=new_key, calls=calls)
+            service = Service(
+                plan, layout=layout, log=log, tail=tail, keys=keys, reception=behind, new_key=new_key, calls=calls
+            )
             await service.run(tcp=tcp, control=control, certificate=certificate)
 
         uvloop.run(serve())
@@ -219,6 +223,7 @@ class Service:
         *,
         layout: Layout,
         log: EngineLog,
+        tail: LogTail,
         keys: KeyStore,
         reception: Reception,
         new_key: str | None,
@@ -227,6 +232,7 @@ class Service:
         self._plan = plan
         self._layout = layout
         self._log = log
+        self._tail = tail
         self._keys = keys
         self._reception = reception
         self._new_key = new_key
@@ -255,6 +261,7 @@ class Service:
             certificate=certificate,
             settings=settings,
             changes=lambda: reloader,
+            tail=self._tail,
             stop=self._ask_to_stop,
         )
         reloader = Reloader(

@@ -19,6 +19,7 @@ from runner_supervisor.engine.supervisor import Transition
 from runner_supervisor.front.addresses import Proxies
 from runner_supervisor.front.changes import Change
 from runner_supervisor.front.gate import Gate
+from runner_supervisor.front.pages.tail import LogTail
 from runner_supervisor.front.requestids import RequestIds
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.front.strikes import Strikes
@@ -240,6 +241,7 @@ async def rig(
         certificate=certificate,
         settings=settings,
         changes=lambda: NO_CHANGES,
+        tail=LogTail(),
         stop=lambda: None,
     )
     for observer in engine.observers:

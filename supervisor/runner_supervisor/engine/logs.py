@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,10 +58,14 @@ def without_paths(text: str) -> str:
 
 
 class EngineLog:
-    """Keeps the last lines in memory and all of them in a rotating file, of one process after another."""
+    """Keeps the last lines in memory and all of them in a rotating file, of one process after another.
+
+    `listeners` are told each line, and must not block.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.listeners: list[Callable[[str], None]] = []
         self._ring: deque[str] = deque(maxlen=RING_LINES)
         self._file = RotatingFile(path)
 
@@ -68,6 +73,8 @@ class EngineLog:
         """Keep one line (without its end)."""
         self._ring.append(line)
         self._file.write(f"{line}\n".encode())
+        for listener in self.listeners:
+            listener(line)
 
     def begin_run(self, name: str) -> RunLog:
         """A new process begins: its lines count time from its own start, so a line says when that was."""

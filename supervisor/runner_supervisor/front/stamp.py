@@ -38,7 +38,10 @@ class Stamp:
 
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", state["request_id"]), *SAFE, *lines]
+                headers = message["headers"]
+                own = {name for name, _ in headers}
+                safe = (line for line in SAFE if line[0] not in own)
+                message["headers"] = [*headers, (b"x-request-id", state["request_id"]), *safe, *lines]
                 if scope["path"].startswith(ADMIN):
                     self._write_down(scope, message["status"], perf_counter() - began_s)
             await send(message)
