@@ -101,10 +101,22 @@ class Engine:
 
     metrics: str | None = None
     socket: Path = Path()
+    pid: int | None = 1
+    rss_bytes: int = 0
+    needed_bytes: int = 0
+    state_age_s: float = 0.0
+    backend = "cpu"
+    commit = "0" * 40
+    lowered: tuple[str, ...] = ()
 
     @property
     def spec(self) -> Engine:
         """What it runs: itself."""
+        return self
+
+    @property
+    def binary(self) -> Engine:
+        """What it runs of: itself."""
         return self
 
     served_as = "demo"

@@ -122,7 +122,7 @@ class Pulse:
 
     def follow(self, *, may_act: bool, last_id: str) -> AsyncIterator[bytes]:
         """Server-sent events for one page, until the service ends: a greeting, then each second a snapshot and the
-        lines that were logged.
+        lines that were logged; a snapshot more when the engine's state changes.
 
         Args:
             may_act: whether it may cancel and restart, and see all lines.
@@ -175,18 +175,19 @@ class Pulse:
 
     def _on_transition(self, transition: Transition) -> None:
         machine = transition.machine
-        if machine.last_death is not None and machine.last_death is not self._last_death:
+        if machine.last_death is not None and machine.last_death != self._last_death:
             self._last_death = machine.last_death
             cause, detail = machine.last_death.cause, without_paths(describe(machine.last_death))
             self._deaths.append(Happening(time.time(), cause, detail))
         if machine.state is State.READY and self._deaths and self._deaths[-1].back_after_s is None:
             latest = self._deaths.pop()
             self._deaths.append(replace(latest, back_after_s=round(time.time() - latest.at, 1)))
+        self._wake()
 
     def _snapshot(self) -> bytes:
         """The service now, encoded once for all who watch."""
         if self._encoded is None:
-            self._encoded = orjson.dumps(self._look())
+            self._encoded = orjson.dumps(self._look(), default=tuple)
         return self._encoded
 
     def _look(self) -> Snapshot:

@@ -4,6 +4,7 @@ import { $, duration, make, number } from "./common.js";
 
 const { uPlot } = window;
 const SPAN_S = 15 * 60;
+const LEAST_SPAN_S = 2 * 60; // a young supervisor's charts are not all margin
 const GAP_S = 3;
 const COLUMNS = 6; // at, tokens/s, ttft p50, ttft p95, in flight, queued: see Sample in history.py
 
@@ -93,7 +94,7 @@ class Chart {
       legend: { show: false },
       cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } },
       padding: [8, 4, 0, 0],
-      scales: { x: { time: true, range: () => [this.#until() - SPAN_S, this.#until()] }, y: { range: (_, _low, high) => [0, nice(Math.max(least, high ?? 0))] } },
+      scales: { x: { time: true, range: () => this.#range() }, y: { range: (_, _low, high) => [0, nice(Math.max(least, high ?? 0))] } },
       series: [{}, ...columns.map((_, index) => this.#series(index, colour, labels))],
       axes: [
         { ...axis, grid: { show: false }, space: 80, size: 24, values: (_, splits) => splits.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })) },
@@ -130,8 +131,11 @@ class Chart {
     });
   }
 
-  #until() {
-    return this.#plot?.data[0].at(-1) ?? Date.now() / 1000;
+  #range() {
+    const times = this.#plot?.data[0] ?? [];
+    const until = times.at(-1) ?? Date.now() / 1000;
+    const passed = until - (times[0] ?? until);
+    return [until - Math.min(SPAN_S, Math.max(LEAST_SPAN_S, passed)), until];
   }
 
   #size() {

@@ -124,8 +124,8 @@ function now(snapshot) {
   const settled = engine.state === "ready" || engine.state === "failed" || engine.state === "backoff";
   for (const button of [$("reload"), $("restart")]) {
     button.disabled = !mayAct || snapshot.draining || !settled;
-    button.title = mayAct ? "" : "needs a key with the scope admin";
   }
+  $("act-hint").hidden = mayAct;
 }
 
 function showState({ engine, draining }) {
@@ -190,7 +190,7 @@ function requestRow(request, id) {
   const phase = make("span", "", { class: "phase" });
   phase.append(make("span", "", { class: "dot", "aria-hidden": "true" }), make("span"));
   const cells = [
-    make("td", request.id, { class: "id mono", title: request.id }), make("td", request.key, { "data-name": "key" }),
+    make("td", request.id, { class: "id mono", title: request.id }), make("td", request.key),
     make("td", request.route, { class: "mono" }), make("td"),
     make("td", "", { class: "right" }), make("td", "", { class: "right", "data-name": "tokens" }),
     make("td", "", { class: "right", "data-name": "tokens/s" }), make("td"),

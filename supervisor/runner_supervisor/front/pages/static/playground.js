@@ -3,6 +3,7 @@
 import { $, Refused, ask, duration, events, make, number, say, wireKey, wireTheme } from "./common.js";
 
 const LOOK_MS = 1500;
+const WAIT_MS = 1000;
 const WAITS = { starting: "The engine is starting.", loading: "The model is loading.", backoff: "The engine is being restarted.", stopping: "The engine is stopping.", failed: "The engine has failed; the dashboard says why.", stopped: "The engine is stopped." };
 
 let history = [];
@@ -60,6 +61,7 @@ async function send(text) {
   const figures = { asked: performance.now(), first: 0, last: 0, count: 0, timings: null };
   writing = new AbortController();
   busy(true);
+  const waiting = setInterval(() => showWait(view, figures), WAIT_MS);
   let failure = "";
   try {
     const body = { messages: history, stream: true, stream_options: { include_usage: true }, ...knobs() };
@@ -70,6 +72,7 @@ async function send(text) {
   } catch (error) {
     failure = failureOf(error);
   }
+  clearInterval(waiting);
   finish(view, figures, failure);
 }
 
@@ -110,8 +113,15 @@ function finish(view, figures, failure) {
   if (nearEnd()) toEnd();
 }
 
+function showWait(view, { asked, first }) {
+  if (!first) view.stats.replaceChildren(make("span", `waiting for the first token, ${duration(performance.now() - asked)} so far`));
+}
+
 function showSpeed(view, { asked, first, last, count, timings, usage }) {
-  if (!first) return;
+  if (!first) {
+    view.stats.replaceChildren();
+    return;
+  }
   const tokens = timings?.predicted_n ?? usage?.completion_tokens ?? count;
   const seconds = (last - first) / 1000;
   const rate = timings?.predicted_per_second ?? (seconds > 0 && count > 1 ? (count - 1) / seconds : null);
