@@ -244,9 +244,9 @@ def test_a_running_request_is_shown_and_cancelled(chromium: Browser, own_service
             assert any('"code":"cancelled"' in line for line in got), got
         expect(here.page.locator("#requests-none")).to_be_visible()
         here.text("#slots-busy", "0")
-        slots = own_service.engine().get("/slots").json()
-        assert not any(slot["is_processing"] for slot in slots)
-        eventually(lambda: own_service.layout.audit_log.read_text(), said('"outcome":"cancelled"'), timeout_s=10)
+        with own_service.engine() as engine:
+            assert not any(slot["is_processing"] for slot in engine.get("/slots").json())
+        eventually(own_service.layout.audit_log.read_text, said('"outcome":"cancelled"'), timeout_s=10)
 
 
 def said(part: str) -> Callable[[str], bool]:
