@@ -1,6 +1,6 @@
 // Three charts of the last quarter of an hour. uPlot draws; a seconds' gap in the data is a gap in the line.
 
-import { $, duration, make, number } from "./common.js";
+import { $, duration, make, number, rate } from "./common.js";
 
 const { uPlot } = window;
 const SPAN_S = 15 * 60;
@@ -9,9 +9,9 @@ const GAP_S = 3;
 const COLUMNS = 6; // at, tokens/s, ttft p50, ttft p95, in flight, queued: see Sample in history.py
 
 const KINDS = [
-  { id: "chart-tokens", name: "Tokens per second", columns: [1], labels: [""], show: number, least: 10 },
-  { id: "chart-ttft", name: "Time to first token", columns: [2, 3], labels: ["p50", "p95"], show: duration, least: 100 },
-  { id: "chart-flight", name: "Requests in flight", columns: [4, 5], labels: ["all", "queued"], show: number, least: 4 },
+  { id: "chart-tokens", name: "Tokens per second", columns: [1], labels: [""], show: rate, axis: number, least: 10 },
+  { id: "chart-ttft", name: "Time to first token", columns: [2, 3], labels: ["p50", "p95"], show: duration, axis: duration, least: 100 },
+  { id: "chart-flight", name: "Requests in flight", columns: [4, 5], labels: ["all", "queued"], show: number, axis: number, least: 4 },
 ];
 
 export class Charts {
@@ -76,7 +76,7 @@ class Chart {
     this.#kind = kind;
     this.#place = $(kind.id).querySelector(".plot");
     this.#values = $(kind.id).querySelector(".now");
-    for (const label of kind.labels) this.#values.append(make("span", label));
+    for (const label of kind.labels) this.#values.append(reading(label));
     this.#place.setAttribute("aria-label", `${kind.name}, the last 15 minutes`);
     this.make();
     new ResizeObserver(() => this.#plot.setSize(this.#size())).observe(this.#place);
@@ -88,7 +88,7 @@ class Chart {
     const font = `11px ${colour("--sans")}`;
     const grid = { stroke: colour("--line"), width: 1 };
     const axis = { font, stroke: colour("--ink-2"), grid, ticks: { show: false } };
-    const { columns, labels, show, least } = this.#kind;
+    const { columns, labels, axis: tick, least } = this.#kind;
     this.#plot = new uPlot({
       ...this.#size(),
       legend: { show: false },
@@ -97,8 +97,8 @@ class Chart {
       scales: { x: { time: true, range: () => this.#range() }, y: { range: (_, _low, high) => [0, nice(Math.max(least, high ?? 0))] } },
       series: [{}, ...columns.map((_, index) => this.#series(index, colour, labels))],
       axes: [
-        { ...axis, grid: { show: false }, space: 80, size: 24, values: (_, splits) => splits.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })) },
-        { ...axis, size: 52, gap: 6, space: 36, values: (_, splits) => splits.map((value) => show(value)) },
+        { ...axis, grid: { show: false }, space: 70, size: 24, incrs: [60, 120, 300], values: (plot, splits) => splits.map((at) => timeAt(at, plot.scales.x)) },
+        { ...axis, size: 52, gap: 6, space: 36, values: (_, splits) => splits.map((value) => tick(value)) },
       ],
       hooks: { setCursor: [(plot) => this.#read(plot.cursor.idx)] },
     }, [[], ...columns.map(() => [])], this.#place);
@@ -124,10 +124,10 @@ class Chart {
   }
 
   #read(index) {
-    const { labels, show } = this.#kind;
+    const { show } = this.#kind;
     [...this.#values.children].forEach((place, which) => {
       const value = this.#plot.data[which + 1]?.[index];
-      place.textContent = `${labels[which]} ${value === null || value === undefined ? "–" : show(value)}`.trim();
+      place.lastElementChild.textContent = value === null || value === undefined ? "–" : show(value);
     });
   }
 
@@ -141,6 +141,20 @@ class Chart {
   #size() {
     return { width: Math.max(160, this.#place.clientWidth), height: Math.max(100, this.#place.clientHeight) };
   }
+}
+
+/** The place of a value, with its name and colour where there are several. */
+function reading(label) {
+  const place = make("span");
+  if (label) place.append(make("span", "", { class: "swatch", "aria-hidden": "true" }), make("span", label, { class: "name" }));
+  place.append(make("span", "–"));
+  return place;
+}
+
+/** A time on the axis, unless it is so near an end that it would be cut or lie on other text. */
+function timeAt(at, { min, max }) {
+  const edge = (max - min) * 0.05;
+  return at < min + edge || at > max - edge ? "" : new Date(at * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
 }
 
 /** The next number that reads well as the top of an axis: 1, 2, 2.5, 5 or 10 times a power of ten. */

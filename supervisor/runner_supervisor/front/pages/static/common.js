@@ -127,6 +127,9 @@ export function span(seconds) {
 
 const round = (value, digits) => value.toLocaleString("en", { maximumFractionDigits: digits });
 
+/** Tokens per second, with as many digits always, so that columns stand still. */
+export const rate = (value) => (value < 100 ? value.toFixed(1) : round(value, 0));
+
 export const number = (value) => round(value, value < 100 ? 1 : 0);
 
 export const duration = (ms) => (ms < 1000 ? `${round(ms, ms < 10 ? 1 : 0)} ms` : `${round(ms / 1000, ms < 10000 ? 2 : 1)} s`);

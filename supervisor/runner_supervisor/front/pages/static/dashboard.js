@@ -1,6 +1,6 @@
 // The status page: follows /admin/events and shows what comes. A supervisor that goes away is waited for.
 
-import { $, Refused, ask, bytes, duration, events, key, make, number, say, span, wireKey, wireTheme } from "./common.js";
+import { $, Refused, ask, bytes, duration, events, key, make, number, rate as perSecond, say, span, wireKey, wireTheme } from "./common.js";
 import { Charts } from "./charts.js";
 import { LogView } from "./logview.js";
 
@@ -210,7 +210,7 @@ function fillRow(row, request) {
   say(mark.lastElementChild, request.phase);
   say(elapsed, span(request.elapsed_s));
   say(tokens, request.tokens ? number(request.tokens) : "–");
-  say(rate, request.tokens_per_s === null ? "–" : number(request.tokens_per_s));
+  say(rate, request.tokens_per_s === null ? "–" : perSecond(request.tokens_per_s));
   actions.firstElementChild.hidden = !mayAct;
 }
 

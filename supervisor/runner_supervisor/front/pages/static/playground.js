@@ -1,6 +1,6 @@
 // A chat with the model that is served: streams /v1/chat/completions and says how fast it was.
 
-import { $, Refused, ask, duration, events, make, number, say, wireKey, wireTheme } from "./common.js";
+import { $, Refused, ask, duration, events, make, number, rate as perSecond, say, wireKey, wireTheme } from "./common.js";
 
 const LOOK_MS = 1500;
 const WAIT_MS = 1000;
@@ -125,7 +125,7 @@ function showSpeed(view, { asked, first, last, count, timings, usage }) {
   const tokens = timings?.predicted_n ?? usage?.completion_tokens ?? count;
   const seconds = (last - first) / 1000;
   const rate = timings?.predicted_per_second ?? (seconds > 0 && count > 1 ? (count - 1) / seconds : null);
-  const facts = [`${number(tokens)} ${tokens === 1 ? "token" : "tokens"}`, rate === null ? "" : `${number(rate)} tokens/s`, `first after ${duration(first - asked)}`];
+  const facts = [`${number(tokens)} ${tokens === 1 ? "token" : "tokens"}`, rate === null ? "" : `${perSecond(rate)} tokens/s`, `first after ${duration(first - asked)}`];
   view.stats.replaceChildren(...facts.filter(Boolean).map((fact) => make("span", fact)));
 }
 
