@@ -177,6 +177,17 @@ def test_the_page_finds_a_supervisor_that_was_restarted(
                 expect(here.page.locator("#log")).to_contain_text("the supervisor was restarted")
 
 
+def test_a_supervisor_that_hangs_is_noticed_and_so_is_its_return(chromium: Browser, own_service: Supervisor) -> None:
+    with tab(chromium, f"{own_service.url}/dashboard", may_lose=True) as here:
+        here.text("#engine-state", "Ready")
+        own_service.process.send_signal(signal.SIGSTOP)
+        here.text("#link-text", "Reconnecting")
+        own_service.process.send_signal(signal.SIGCONT)
+        here.text("#link-text", "Live")
+        here.text("#engine-state", "Ready")
+        expect(here.page.locator("#notice")).to_be_hidden()
+
+
 def test_the_log_is_filtered_and_paused(chromium: Browser, service: Supervisor) -> None:
     with tab(chromium, f"{service.url}/dashboard") as here:
         lines = here.page.locator("#log .line")
@@ -210,6 +221,20 @@ def test_a_chat_streams_and_says_how_fast(chromium: Browser, service: Supervisor
         expect(here.page.locator(".stats")).to_have_text(re.compile(r"^\d+ tokens[\d.,]+ tokens/sfirst after .+s$"))
         expect(here.page.locator("#announcer")).to_contain_text("Answer: ")
         expect(here.page.locator("#message")).to_be_focused()
+
+
+def test_the_playground_takes_a_key_and_says_what_is_wrong_with_one(
+    chromium: Browser, own_service: Supervisor
+) -> None:
+    user = own_service.create_key("someone")
+    with tab(chromium, f"{own_service.url}/playground", may_lose=True) as here:
+        expect(here.page.locator("#key-dialog")).to_be_visible()
+        here.use_key("rsk_wrong")
+        expect(here.page.locator("#key-why")).to_contain_text("missing or wrong")
+        here.use_key(user)
+        here.text("#welcome-model", "demo")
+        here.page.get_by_role("button", name="Hello!").click()
+        expect(here.page.locator(".turn.theirs .said")).to_contain_text("tiny demo model")
 
 
 def test_an_answer_stops_when_it_is_told_to(chromium: Browser, service: Supervisor) -> None:

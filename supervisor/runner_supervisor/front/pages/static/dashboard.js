@@ -24,12 +24,13 @@ let lastId = "";
 let mayAct = false;
 let shown = ""; // the state that was announced last
 let attempt = 0;
+let rekeyed = false;
 let current = new AbortController();
 
 const charts = new Charts();
 const log = new LogView(() => mayAct);
 const keys = wireKey(() => {
-  attempt = 0;
+  rekeyed = true;
   lastId = ""; // another key may see other lines
   log.clear();
   current.abort();
@@ -73,7 +74,10 @@ async function refused(error) {
 }
 
 function pause() {
-  if (current.signal.aborted && attempt === 0) return undefined; // another key: at once
+  if (rekeyed) {
+    rekeyed = false;
+    return undefined;
+  }
   if (run) {
     link("warn", "Reconnecting");
     if (shown !== "gone") announce("The connection to the supervisor is lost. Reconnecting.");

@@ -1,6 +1,6 @@
 // A chat with the model that is served: streams /v1/chat/completions and says how fast it was.
 
-import { $, Refused, ask, duration, events, make, number, rate as perSecond, say, wireKey, wireTheme } from "./common.js";
+import { $, Refused, ask, duration, events, key, make, number, rate as perSecond, say, wireKey, wireTheme } from "./common.js";
 
 const LOOK_MS = 1500;
 const WAIT_MS = 1000;
@@ -41,7 +41,7 @@ async function learnModel() {
     say($("welcome-model"), model);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    if (error.status === 401 && !$("key-dialog").open && !model) keys.open();
+    if (error.status === 401 && !$("key-dialog").open) keys.open(key.get() ? error.message : "");
     model = " "; // asked for once; a new key asks again
   }
 }
