@@ -246,12 +246,12 @@ async def test_tokens_are_counted_once_while_they_stream_and_at_their_end(short_
             await asyncio.sleep(0)
         pulse = pulse_of(here)
         pulse.beat()
-        assert pulse._tokens == 1
+        assert pulse._meter._tokens == 1
         assert pulse._sample.ttft_p50_ms is not None
         here.engine.asked[0].writer.write(CHUNK + b"0\r\n\r\n")
         await asking_done(here)
         pulse.beat()
-        assert pulse._tokens == 2
+        assert pulse._meter._tokens == 2
         assert pulse._sample.in_flight == 0
         asking.cancel()
 

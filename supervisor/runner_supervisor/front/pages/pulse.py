@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import replace
 from heapq import nsmallest
 from typing import Any
 
@@ -19,22 +17,22 @@ import orjson
 
 from runner_supervisor import __version__
 from runner_supervisor.core.states import State
-from runner_supervisor.engine.logs import without_paths
 from runner_supervisor.engine.succession import Succession
-from runner_supervisor.engine.supervisor import Transition, describe
-from runner_supervisor.front.changes import Change, Changes
-from runner_supervisor.front.live import Live, sight_of, tokens_of
-from runner_supervisor.front.pages.history import FirstTokens, History, Sample
-from runner_supervisor.front.pages.snapshot import MOST_REQUESTS, EngineView, Greeting, Happening, Snapshot
+from runner_supervisor.engine.supervisor import Transition
+from runner_supervisor.front.changes import Changes
+from runner_supervisor.front.live import Live, sight_of
+from runner_supervisor.front.pages.chronicle import Chronicle
+from runner_supervisor.front.pages.history import History, Sample
+from runner_supervisor.front.pages.meter import Meter
+from runner_supervisor.front.pages.snapshot import MOST_REQUESTS, EngineView, Greeting, Snapshot
 from runner_supervisor.front.pages.tail import LogTail
 from runner_supervisor.front.queue import SlotQueue
 from runner_supervisor.front.replies import TOO_MANY_WATCHERS, RefusedError
 
 BEAT_S = 1.0
 MOST_WATCHERS = 32
-MOST_HAPPENINGS = 12
-LOOKED_AT = 512
-"""Of the requests that end within a second, so many are looked at for their first token."""
+LONGEST_NUMBER = 15
+"""Digits of a line's number, as a client may say it."""
 
 
 class Pulse:
@@ -58,21 +56,16 @@ class Pulse:
         self._changes = changes
         self._run = secrets.token_hex(4)
         self._began_s = time.monotonic()
-        self._looked_s = time.perf_counter()
-        self._spent = 0
-        self._tokens = 0
-        self._ended: deque[Live] = deque(maxlen=LOOKED_AT)
-        self._first_tokens = FirstTokens()
+        self._meter = Meter(live)
         self._history = History()
+        self._chronicle = Chronicle(engines.current.machine.last_death)
         self._sample = Sample(time.time(), 0.0, None, None, 0, 0)
-        self._deaths: deque[Happening] = deque(maxlen=MOST_HAPPENINGS)
-        self._asked: deque[Happening] = deque(maxlen=MOST_HAPPENINGS)
-        self._change: Change | None = None
-        self._last_death = engines.current.machine.last_death
         self._encoded: bytes | None = None
         self._beaten = asyncio.Event()
         self._closed = False
         self._watchers = 0
+        self.ended = self._meter.ended
+        """Have it known that a request is at work no more."""
         engines.observers.append(self._on_transition)
 
     async def run(self) -> None:
@@ -81,44 +74,23 @@ class Pulse:
             await asyncio.sleep(BEAT_S)
             self.beat()
 
+    def beat(self) -> None:
+        """Look at everything once."""
+        pace = self._meter.look()
+        self._sample = Sample(round(time.time(), 2), *pace, in_flight=len(self._live), queued=self._queue.queued)
+        self._history.add(self._sample)
+        self._chronicle.note(self._changes().last)
+        self._wake()
+
     def close(self) -> None:
         """Let all that watch end: the service does."""
         self._closed = True
         self._wake()
 
-    def ended(self, live: Live) -> None:
-        """A request is at work no more. Called for each of them, so it does no more than it must."""
-        self._spent += live.visit.figures.generated_tokens
-        self._ended.append(live)
-
     def find(self, request_id: str) -> list[Live]:
         """The requests at work that have this id, which clients may choose."""
         wanted = request_id.encode()
         return [live for live in self._live if live.visit.request_id == wanted]
-
-    def beat(self) -> None:
-        """Look at everything once."""
-        now_s = time.perf_counter()
-        tokens = self._spent + sum(map(tokens_of, self._live))
-        for live in self._ended:
-            self._note_first_token(live, live.visit.first_s, now_s)
-        for live in self._live:
-            self._note_first_token(live, live.connection.first_s if live.connection else 0.0, now_s)
-        self._ended.clear()
-        p50, p95 = self._first_tokens.quantiles_ms(now_s=now_s)
-        made, passed_s = tokens - self._tokens, now_s - self._looked_s
-        self._sample = Sample(
-            at=round(time.time(), 2),
-            tokens_per_s=round(max(0.0, made / passed_s), 1) if passed_s > 0 else 0.0,
-            ttft_p50_ms=p50,
-            ttft_p95_ms=p95,
-            in_flight=len(self._live),
-            queued=self._queue.queued,
-        )
-        self._tokens, self._looked_s = tokens, now_s
-        self._history.add(self._sample)
-        self._note_change(self._changes().last)
-        self._wake()
 
     def follow(self, *, may_act: bool, last_id: str) -> AsyncIterator[bytes]:
         """Server-sent events for one page, until the service ends: a greeting, then each second a snapshot and the
@@ -134,8 +106,8 @@ class Pulse:
         if self._watchers >= MOST_WATCHERS:
             raise RefusedError(TOO_MANY_WATCHERS)
         run, _, line = last_id.partition("-")
-        seen = int(line) if run == self._run and line.isdecimal() else 0
-        return self._events(may_act=may_act, seen=seen)
+        known = run == self._run and line.isdecimal() and len(line) <= LONGEST_NUMBER
+        return self._events(may_act=may_act, seen=int(line) if known else 0)
 
     async def _events(self, *, may_act: bool, seen: int) -> AsyncIterator[bytes]:
         self._watchers += 1
@@ -155,34 +127,14 @@ class Pulse:
     def _event(self, name: str, data: bytes, seen: int) -> bytes:
         return b"event: %b\nid: %b-%d\ndata: %b\n\n" % (name.encode(), self._run.encode(), seen, data)
 
+    def _on_transition(self, transition: Transition) -> None:
+        self._chronicle.hear(transition)
+        self._wake()
+
     def _wake(self) -> None:
         self._encoded = None
         beaten, self._beaten = self._beaten, asyncio.Event()
         beaten.set()
-
-    def _note_first_token(self, live: Live, first_s: float, now_s: float) -> None:
-        if first_s > self._looked_s and live.streamed:
-            self._first_tokens.add(at_s=now_s, took_s=first_s - live.visit.began_s)
-
-    def _note_change(self, change: Change | None) -> None:
-        if change is None or change == self._change:
-            return
-        if self._change and self._change.number == change.number:
-            self._asked.pop()
-        self._change = change
-        said = f"{change.progress}: {change.detail}" if change.detail else str(change.progress)
-        self._asked.append(Happening(change.at, change.what, without_paths(said)))
-
-    def _on_transition(self, transition: Transition) -> None:
-        machine = transition.machine
-        if machine.last_death is not None and machine.last_death != self._last_death:
-            self._last_death = machine.last_death
-            cause, detail = machine.last_death.cause, without_paths(describe(machine.last_death))
-            self._deaths.append(Happening(time.time(), cause, detail))
-        if machine.state is State.READY and self._deaths and self._deaths[-1].back_after_s is None:
-            latest = self._deaths.pop()
-            self._deaths.append(replace(latest, back_after_s=round(time.time() - latest.at, 1)))
-        self._wake()
 
     def _snapshot(self) -> bytes:
         """The service now, encoded once for all who watch."""
@@ -215,5 +167,5 @@ class Pulse:
             slots_busy=self._queue.working,
             requests=[sight_of(live, queued=waits(live), now_s=now_s) for live in oldest],
             more=max(0, len(self._live) - MOST_REQUESTS),
-            happenings=sorted([*self._deaths, *self._asked], key=lambda each: -each.at)[:MOST_HAPPENINGS],
+            happenings=self._chronicle.last(),
         )

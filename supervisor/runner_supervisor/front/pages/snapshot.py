@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from runner_supervisor.core.states import State
 from runner_supervisor.front.live import Sight
+from runner_supervisor.front.pages.chronicle import Happening
 from runner_supervisor.front.pages.history import Sample
 
 MOST_REQUESTS = 50
@@ -28,20 +29,6 @@ class EngineView:
     lowered: list[str]
     restarts: int
     retry_in_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """An engine that ended, or a change that somebody asked for.
-
-    `at`: seconds since the epoch. `cause`: of the death (`core.restart.Cause`), or `reload`, `restart`. `detail`: in
-    a line. `back_after_s`: after how long requests were served again; None: they are not yet, or never ceased to be.
-    """
-
-    at: float
-    cause: str
-    detail: str
-    back_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
