@@ -33,6 +33,7 @@ from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor, Pl
 from runner_supervisor.errors import AlreadyRunningError, ConfigError, EngineError
 from runner_supervisor.front.changes import Progress
 from runner_supervisor.front.gate import Gate
+from runner_supervisor.front.pages.tail import LogTail, tailing
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.front.tls import Certificate
 from runner_supervisor.keys.store import KeyStore
@@ -148,6 +149,7 @@ def run(settings: Settings, calls: Calls, *, manager: Manager, listener: socket.
         log.listeners.append(log_engine_line)
         also_log(requests=settings.log_requests, engine=settings.log_engine)
         stack.callback(log.close)
+        tail = stack.enter_context(tailing(log))
         behind = stack.enter_context(reception(settings, layout, keys, certificate))
 
         async def serve() -> None:
@@ -155,6 +157,7 @@ def run(settings: Settings, calls: Calls, *, manager: Manager, listener: socket.
                 plan,
                 layout=layout,
                 log=log,
+                tail=tail,
                 keys=keys,
                 reception=behind,
                 new_key=new_key,
@@ -230,6 +233,7 @@ class Service:
         *,
         layout: Layout,
         log: EngineLog,
+        tail: LogTail,
         keys: KeyStore,
         reception: Reception,
         new_key: str | None,
@@ -243,6 +247,7 @@ class Service:
         self._kept_open = kept_open
         self._layout = layout
         self._log = log
+        self._tail = tail
         self._keys = keys
         self._reception = reception
         self._new_key = new_key
@@ -272,6 +277,7 @@ class Service:
             certificate=certificate,
             settings=settings,
             changes=lambda: reloader,
+            tail=self._tail,
             stop=self._ask_to_stop,
         )
         reloader = Reloader(

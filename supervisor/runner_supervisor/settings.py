@@ -47,7 +47,7 @@ OWN_ENV = frozenset({ENV_PREFIX + "CONFIG", ENV_PREFIX + "CACHE_DIR"})
 
 ORIGIN = re.compile(r"https?://[a-z0-9.\-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
 
-OWN_PATHS = frozenset({"admin", "health", "metrics"})
+OWN_PATHS = frozenset({"", "admin", "dashboard", "health", "metrics", "playground"})
 """What the paths begin with that the front answers itself."""
 
 LISTS = ("open_paths", "allowed_hosts", "cors_origins", "trusted_proxies")

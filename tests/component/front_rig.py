@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,6 +21,7 @@ from runner_supervisor.engine.supervisor import Transition
 from runner_supervisor.front.addresses import Proxies
 from runner_supervisor.front.changes import Change
 from runner_supervisor.front.gate import Gate
+from runner_supervisor.front.pages.tail import LogTail
 from runner_supervisor.front.requestids import RequestIds
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.front.strikes import Strikes
@@ -103,15 +103,25 @@ class Engine:
 
     metrics: str | None = None
     socket: Path = Path()
+    pid: int | None = 1
+    rss_bytes: int = 0
+    needed_bytes: int = 0
+    state_age_s: float = 0.0
+    backend = "cpu"
+    commit = "0" * 40
+    lowered: tuple[str, ...] = ()
 
     @property
     def spec(self) -> Engine:
         """What it runs: itself."""
         return self
 
+    @property
+    def binary(self) -> Engine:
+        """What it runs of: itself."""
+        return self
+
     served_as = "demo"
-    rss_bytes = needed_bytes = 0
-    binary = SimpleNamespace(commit="c0ffee", backend="cpu")
     load_s: float | None = None
 
     @property
@@ -247,6 +257,7 @@ async def rig(
         certificate=certificate,
         settings=settings,
         changes=lambda: NO_CHANGES,
+        tail=LogTail(),
         stop=lambda: None,
     )
     for observer in engine.observers:

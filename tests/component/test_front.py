@@ -38,7 +38,7 @@ async def test_headers_that_isolate_a_page_pass(short_dir: Path) -> None:
         asked.writer.write(b"HTTP/1.1 200 OK\r\n" + isolating + b"Content-Length: 2\r\n\r\nhi")
 
     async with rig(short_dir, page) as here:
-        assert isolating in await here.ask(request(method="GET", path="/"))
+        assert isolating in await here.ask(request(method="GET", path="/index.html"))
 
 
 async def test_keys_are_checked_here_and_stay_here(short_dir: Path) -> None:

@@ -59,7 +59,7 @@ ROUTES: list[tuple[str, str, dict[str, Any] | None]] = [
     ("POST", "/v1/streams/lookup", {"conversation_ids": ["x"]}),
     ("GET", "/cors-proxy", None),
     ("GET", "/tools", None),
-    ("GET", "/", None),
+    ("GET", "/index.html", None),
     ("GET", "/no/such/path?with=query", None),
     ("HEAD", "/v1/models", None),
     ("OPTIONS", "/v1/chat/completions", None),
@@ -147,7 +147,7 @@ def with_pages(engine_build: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("path", ["/", "/index.html", "/app.js", "/icon.png", "/gone.css"])
+@pytest.mark.parametrize("path", ["/index.html", "/app.js", "/icon.png", "/gone.css"])
 def test_a_page_and_its_assets_are_the_same(with_pages: Supervisor, path: str, method: str, encoding: str) -> None:
     with with_pages.engine() as engine, httpx.Client(base_url=with_pages.url, timeout=30) as front:
         headers = {"connection": "close", "accept-encoding": encoding, "range": "bytes=0-99"}
@@ -162,3 +162,9 @@ def test_a_page_and_its_assets_are_the_same(with_pages: Supervisor, path: str, m
                     raw = b"".join(response.iter_raw())
                 seen.append((response.status_code, kept(response), raw))
             assert seen[0] == seen[1]
+
+
+def test_the_front_door_leads_to_a_page_of_the_engines(with_pages: Supervisor) -> None:
+    answer = httpx.get(f"{with_pages.url}/", follow_redirects=True)
+    assert answer.url.path == "/index.html"
+    assert "app.js" in answer.text

@@ -77,6 +77,14 @@ class Probe:
         except (httpx.TransportError, ValueError, KeyError, TypeError):
             return None
 
+    async def has_page(self) -> bool:
+        """Whether it has a chat page, built in or in the folder of `--path` (tools/server/server-http.cpp:372)."""
+        try:
+            response = await self._client.head("/index.html", headers={"accept-encoding": "gzip"})
+        except httpx.TransportError:
+            return False
+        return response.status_code == httpx.codes.OK
+
     async def slot_states(self) -> list[dict[str, Any]] | None:
         """What each slot does (/slots, without prompts), or None: no answer.
 

@@ -44,6 +44,11 @@ from runner_supervisor.private import private_folder, remove_socket
 
 logger = logging.getLogger(__name__)
 
+QUOTES = f"{__name__}.quotes"
+"""The logger of what llama-server said last, which may quote requests."""
+
+quotes = logging.getLogger(QUOTES)
+
 METRICS_AGE_S = 5.0
 """How old the engine's metrics may be, in seconds, before it counts as not answering."""
 
@@ -368,7 +373,7 @@ class EngineSupervisor:
         logger.log(level, "engine %s%s: %s -> %s%s", name, pid, before.state, machine.state, detail)
         if died and machine.last_death:
             for line in filter(None, machine.last_death.words[-QUOTED_LINES:]):
-                logger.info("engine %s said: %s", name, line)
+                quotes.info("engine %s said: %s", name, line)
 
 
 def _times(machine: Machine) -> str:

@@ -40,6 +40,8 @@ ABANDONED = "abandoned"
 """The client left."""
 BROKEN = "broken"
 """The answer broke off: the engine ended."""
+CANCELLED = "cancelled"
+"""An operator ended it."""
 
 
 def refused(code: str) -> str:
@@ -54,7 +56,7 @@ class Entry(NamedTuple):
     `key_name`: the id and name of its key, if it had a valid one. `path`: its route, or `OTHER`. `model`: the one
     asked for, as far as is known. `ms`: from its head to the end of its answer; `queue_ms`: of that, waiting for a
     slot; `ttft_ms`: until the answer's first byte.
-    `outcome`: ANSWERED, ABANDONED, BROKEN or `refused(code)`.
+    `outcome`: ANSWERED, ABANDONED, BROKEN, CANCELLED or `refused(code)`.
     """
 
     time_s: float
@@ -187,6 +189,6 @@ def _rounded(value: float | None) -> bytes:
 
 _LEVELS = {
     "error": ('"outcome":"broken"', '"outcome":"dropped"'),
-    "warning": ('"outcome":"refused:',),
+    "warning": ('"outcome":"refused:', '"outcome":"cancelled"'),
 }
 _NO_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from runner_supervisor.front.live import Live
 from runner_supervisor.front.metrics import Metrics
 from runner_supervisor.front.outbox import Outbox
 from runner_supervisor.front.queue import SlotQueue
@@ -37,8 +38,8 @@ class Backend(Protocol):
     def engine_lost(self, upstream: Upstream) -> None:
         """Nobody listens there any more, whatever the engine's state says so far."""
 
-    def begin(self, relay: object) -> None:
+    def begin(self, relay: Live) -> None:
         """A relay has gone to work."""
 
-    def end(self, relay: object) -> None:
+    def end(self, relay: Live) -> None:
         """A relay is done."""

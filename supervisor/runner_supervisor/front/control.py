@@ -23,7 +23,9 @@ from runner_supervisor.engine.succession import Succession
 from runner_supervisor.engine.supervisor import describe
 from runner_supervisor.front.changes import Change, Changes
 from runner_supervisor.front.metrics import Metrics
-from runner_supervisor.front.replies import BUSY_CHANGING, DRAINING, Refusal
+from runner_supervisor.front.pages.pulse import Pulse
+from runner_supervisor.front.pages.views import pages
+from runner_supervisor.front.replies import BUSY_CHANGING, DRAINING, Refusal, RefusedError
 from runner_supervisor.front.stamp import Stamp
 from runner_supervisor.front.visit import Desk
 from runner_supervisor.logformat import level_now, set_level
@@ -97,20 +99,13 @@ class Logging(BaseModel):
     level: str
 
 
-class RefusedError(Exception):
-    """A control path answers with a refusal."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
-
-
 def create_control_app(
     *,
     engines: Succession,
     changes: Callable[[], Changes],
     desk: Desk,
     metrics: Metrics,
+    pulse: Pulse,
     address: Callable[[], str],
     load: Callable[[], Load],
     stop: Callable[[], None],
@@ -122,6 +117,7 @@ def create_control_app(
         changes: gives who carries out reloads and restarts.
         desk: where calls of /admin are written down.
         metrics: the front's own series.
+        pulse: what the status page shows.
         address: gives the URL that clients use.
         load: gives what the front is doing.
         stop: begins a drain and then the end.
@@ -236,5 +232,6 @@ def create_control_app(
         stop()
         return {"status": "draining"}
 
+    app.include_router(pages(engines=engines, pulse=pulse))
     app.add_middleware(Stamp, desk=desk)
     return app

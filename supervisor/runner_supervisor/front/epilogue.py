@@ -1,4 +1,4 @@
-"""How a stream ends whose engine broke off: with an error event in the shape that the path's clients know."""
+"""How a stream ends that its engine broke off or an operator cancelled: with an error event that its clients know."""
 
 from __future__ import annotations
 
@@ -7,36 +7,35 @@ from collections.abc import Callable, Sequence
 import orjson
 
 from runner_supervisor.front.answers import AnswerHead
-from runner_supervisor.front.replies import ENGINE_GONE
+from runner_supervisor.front.replies import ENGINE_GONE, STOPPED
 
-CODE = ENGINE_GONE.code
 EVENTS_END = b"\n\n\r\n"
 """llama-server writes whole events, and each time a chunk of their own (tools/server/server-context.cpp)."""
 
 
-def error_event(path: str, message: str) -> bytes:
+def error_event(path: str, message: str, code: str) -> bytes:
     """The event that says what went wrong, for the clients of this route."""
-    return SHAPES.get(path, _openai)(message)
+    return SHAPES.get(path, _openai)(message, code)
 
 
-def _openai(message: str) -> bytes:
-    error = {"message": message, "type": "server_error", "param": None, "code": CODE}
+def _openai(message: str, code: str) -> bytes:
+    error = {"message": message, "type": "server_error", "param": None, "code": code}
     return b"data: %b\n\n" % orjson.dumps({"error": error})
 
 
-def _anthropic(message: str) -> bytes:
+def _anthropic(message: str, _code: str) -> bytes:
     return _named({"type": "error", "error": {"type": "api_error", "message": message}})
 
 
-def _responses(message: str) -> bytes:
-    return _named({"type": "error", "code": CODE, "message": message, "param": None})
+def _responses(message: str, code: str) -> bytes:
+    return _named({"type": "error", "code": code, "message": message, "param": None})
 
 
 def _named(data: dict[str, object]) -> bytes:
     return b"event: error\ndata: %b\n\n" % orjson.dumps(data)
 
 
-SHAPES: dict[str, Callable[[str], bytes]] = {
+SHAPES: dict[str, Callable[[str, str], bytes]] = {
     "/v1/messages": _anthropic,
     "/responses": _responses,
     "/v1/responses": _responses,
@@ -63,5 +62,14 @@ def notice(path: str, ended: str | None, *, http_1_0: bool) -> bytes:
         http_1_0: the client gets the answer without chunked framing.
     """
     how = f"ended ({ended})" if ended else "broke off" if ended is None else "was replaced or stopped"
-    event = error_event(path, f"The model server {how} before the answer was complete.")
+    message = f"The model server {how} before the answer was complete."
+    return _framed(error_event(path, message, ENGINE_GONE.code), http_1_0=http_1_0)
+
+
+def cancellation(path: str, *, http_1_0: bool) -> bytes:
+    """That an operator ended it, in the same way as `notice`."""
+    return _framed(error_event(path, STOPPED.message, STOPPED.code), http_1_0=http_1_0)
+
+
+def _framed(event: bytes, *, http_1_0: bool) -> bytes:
     return b"\n\n" + event if http_1_0 else b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event)

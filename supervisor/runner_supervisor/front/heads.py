@@ -13,7 +13,6 @@ from runner_supervisor.front.message import Head, path_of
 from runner_supervisor.front.replies import HEAD_TOO_LARGE, Reply
 from runner_supervisor.front.routes import CONTROL, Route, route_of
 
-CONTROL_PREFIXES = tuple(path.encode() for path in CONTROL)
 HEAD_BYTES = 64 * 1024
 LINE_BYTES = 8000
 """llama-server reads no longer line (vendor/cpp-httplib/httplib.h, CPPHTTPLIB_HEADER_MAX_LENGTH: 8192)."""
@@ -144,12 +143,10 @@ def joined(headers: Headers) -> dict[bytes, bytes]:
 
 
 def control_route(target: bytes) -> Route | None:
-    """FastAPI's route for this target: one of `CONTROL`, or what lies below it; None: it is the engine's."""
-    if not target.startswith(CONTROL_PREFIXES):
-        return None
-    path = target.partition(b"?")[0]
-    first = path[: path.find(b"/", 1)] if b"/" in path[1:] else path
-    return CONTROL.get(first.decode("latin-1"))
+    """FastAPI's route for this target: one of `CONTROL`, or the one that it lies below; None: it is the engine's."""
+    path = target.partition(b"?")[0].decode("latin-1")
+    first = path[1:].partition("/")[0]
+    return CONTROL.get(path) or (CONTROL.get(f"/{first}") if first else None)
 
 
 def origin_form(target: bytes) -> bytes:

@@ -49,6 +49,15 @@ class SlotQueue:
         return self._admission.queued
 
     @property
+    def working(self) -> int:
+        """How many have a slot."""
+        return len(self._working)
+
+    def waits(self, waiter: Waiter) -> bool:
+        """Whether this one waits."""
+        return waiter in self._waiting
+
+    @property
     def retry_after_s(self) -> int:
         """In how many seconds those that wait now may have been served, at the pace observed."""
         ahead = (self._admission.queued + 1) / max(1, self._admission.slots)

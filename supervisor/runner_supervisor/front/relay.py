@@ -13,12 +13,12 @@ from dataclasses import replace
 from functools import partial
 
 from runner_supervisor.front.answers import AnswerHead
-from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, refused
+from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, CANCELLED, refused
 from runner_supervisor.front.backend import Backend
 from runner_supervisor.front.body import CHECKED_BYTES, ONE, Body, check_body
 from runner_supervisor.front.client import NOBODY_WAITS, Client
 from runner_supervisor.front.conversations import Lookup
-from runner_supervisor.front.epilogue import may_end, notice
+from runner_supervisor.front.epilogue import cancellation, may_end, notice
 from runner_supervisor.front.figures import Asked, Seen, figures_of, told
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.losses import Losses
@@ -29,6 +29,7 @@ from runner_supervisor.front.replies import (
     ENGINE_GONE,
     QUEUE_FULL,
     QUEUE_TIMEOUT,
+    STOPPED,
     Refusal,
     Reply,
 )
@@ -226,7 +227,7 @@ class Relay:
             return
         visit, generates = self._visit, head.route.generates
         visit.first_s = connection.first_s
-        visit.streamed = self._answer is not None and self._answer.streamed
+        visit.streamed = self.streamed
         figures = told(connection.last) if whole and generates and self._answers is ONE else None
         if figures is None:
             asked = Asked(self._body.size, *self._answers, generates)
@@ -263,9 +264,9 @@ class Relay:
         self._write(notice(self._head.route.label, self._upstream.ended, http_1_0=self._head.http_1_0))
         self._break_off()
 
-    def _break_off(self) -> None:
+    def _break_off(self, outcome: str = BROKEN) -> None:
         self.keep_alive = False
-        self._close(BROKEN)
+        self._close(outcome)
 
     def _outlive(self) -> None:
         """Wait for what becomes of the engine."""
@@ -293,6 +294,46 @@ class Relay:
             self._was_stale = False
             backend.metrics.retried(self._head.route.label)
             backend.queue.put_back(self, self._principal.share)
+
+    # The operator's side: see front.live.
+
+    @property
+    def visit(self) -> Visit:
+        """Its account."""
+        return self._visit
+
+    @property
+    def connection(self) -> Connection | None:
+        """The engine's connection while it is at work there."""
+        return self._connection
+
+    @property
+    def route(self) -> str:
+        """Its route's label."""
+        return self._head.route.label
+
+    @property
+    def streamed(self) -> bool:
+        """Whether its answer, as far as it came, is a stream of events."""
+        return self._answer is not None and self._answer.streamed
+
+    def cancel(self) -> None:
+        """End it: the engine stops at once, and the client gets an error, in its stream if that has begun."""
+        if self.response_complete:
+            return
+        connection = self._connection
+        if connection:
+            self._count(whole=False)
+            connection.abort()
+        if self._alone:
+            self._close(CANCELLED)
+        elif not self._status:
+            self._reply(STOPPED, CANCELLED)
+        else:
+            http_1_0 = self._head.http_1_0
+            if connection and self._answer and may_end(self._answer, connection.last, http_1_0=http_1_0):
+                self._write(cancellation(self.route, http_1_0=http_1_0))
+            self._break_off(CANCELLED)
 
     # In between.
 
@@ -396,7 +437,7 @@ class Relay:
             if self._client.flow.write_paused:  # the answer before this one is not read yet
                 self._connection.pause_reading()
 
-    def _reply(self, reply: Reply) -> None:
+    def _reply(self, reply: Reply, outcome: str | None = None) -> None:
         if self.response_complete:
             return
         if self._has_body and not self._body_complete:
@@ -405,7 +446,7 @@ class Relay:
         if not self.keep_alive or self._backend.draining:
             extra.append(CLOSE)
         self._write(reply.response(extra, head_only=self._head.head_only))
-        self._finish(reply.status, refused(reply.code))
+        self._finish(reply.status, outcome or refused(reply.code))
 
     def _end(self, outcome: str) -> None:
         self._body.drop()

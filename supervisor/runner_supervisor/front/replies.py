@@ -73,6 +73,14 @@ class Refusal:
         return head if head_only else head + body
 
 
+class RefusedError(Exception):
+    """A control path answers with a refusal."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
 INVALID_KEY = Refusal(
     401,
     "invalid_api_key",
@@ -92,6 +100,10 @@ BUFFERS_FULL = Refusal(
 )
 DRAINING = Refusal(503, "draining", "This server is shutting down. Try again shortly.", retry_after_s=5)
 BUSY_CHANGING = Refusal(409, "change_under_way", "Another reload or restart is under way; see the status.")
+STOPPED = Refusal(410, "cancelled", "An operator cancelled this request.")
+"""410, as clients' libraries send again by themselves what gets 409, 429 or 5xx."""
+NO_SUCH_REQUEST = Refusal(404, "no_such_request", "No request of this id is at work; it may have ended just now.")
+TOO_MANY_WATCHERS = Refusal(503, "too_many_watchers", "So many pages watch already; close one.", retry_after_s=5)
 ENGINE_GONE = Refusal(502, "engine_failed", "The model server ended before it answered. Try again.", retry_after_s=1)
 NOT_HTTP = Refusal(400, "bad_request", "Invalid HTTP request received.")
 INTERNAL_ERROR = Refusal(500, "internal_error", "The front failed on this request; its log says why.")

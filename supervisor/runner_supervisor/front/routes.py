@@ -60,7 +60,7 @@ READ_BY_ALL = ("/lora-adapters", "/models", "/props", "/v1/models")
 """What they tell, inference keys may know; what is written to them changes the engine for everybody."""
 
 ADMIN = ("/cors-proxy", "/models/load", "/models/sse", "/models/unload", "/tools")
-PAGES = ("/", "/index.html")
+PAGES = ("/index.html",)
 
 ROUTES: Mapping[str, Route] = {
     **{path: Route(path, queued=True, json=True) for path in GENERATION},
@@ -77,11 +77,15 @@ ROUTES: Mapping[str, Route] = {
 """The engine's. `/slots` stands for `/slots/ID` too."""
 
 CONTROL: Mapping[str, Route] = {
+    "/": Route("/", read=None, write=Scope.ADMIN),
+    "/dashboard": Route("/dashboard", read=None, write=Scope.ADMIN),
+    "/playground": Route("/playground", read=None, write=Scope.ADMIN),
     "/health": Route("/health", read=None, write=None),
     "/metrics": Route("/metrics", read=Scope.METRICS, write=Scope.METRICS),
     "/admin": Route("/admin", read=Scope.ADMIN, write=Scope.ADMIN),
+    "/admin/events": Route("/admin/events", read=Scope.METRICS, write=Scope.ADMIN),
 }
-"""FastAPI's, with what lies below each."""
+"""FastAPI's, with what lies below each. The pages hold nothing secret: what they show has to be asked for."""
 
 ASSETS = (
     ".css", ".gif", ".html", ".ico", ".jpg", ".js", ".map", ".mjs", ".png", ".svg", ".ttf", ".wasm", ".webmanifest",

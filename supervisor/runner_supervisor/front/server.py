@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -24,8 +25,11 @@ from runner_supervisor.front.changes import Changes
 from runner_supervisor.front.control import Load, create_control_app
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.heads import Heads
+from runner_supervisor.front.live import Live
 from runner_supervisor.front.metrics import Metrics
 from runner_supervisor.front.outbox import Outbox
+from runner_supervisor.front.pages.pulse import Pulse
+from runner_supervisor.front.pages.tail import LogTail
 from runner_supervisor.front.protocol import FrontProtocol
 from runner_supervisor.front.queue import SlotQueue
 from runner_supervisor.front.replies import Refusal
@@ -34,6 +38,8 @@ from runner_supervisor.front.upstream import Upstream
 from runner_supervisor.front.visit import Desk
 from runner_supervisor.private import remove_socket
 from runner_supervisor.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
@@ -130,6 +136,7 @@ class Front:
         certificate: Certificate | None,
         settings: Settings,
         changes: Callable[[], Changes],
+        tail: LogTail,
         stop: Callable[[], None],
     ) -> None:
         self.metrics = Metrics(tally=desk.tally, engines=engines)
@@ -147,15 +154,24 @@ class Front:
         self._upstream: Upstream | None = None
         self._leaving: Upstream | None = None
         self._between = False
-        self._relays: set[object] = set()
+        self._relays: set[Live] = set()
         self._idle = asyncio.Event()
         self.metrics.in_flight = lambda: len(self._relays)
         engines.observers.append(self._on_transition)
+        self._pulse = Pulse(
+            engines=engines,
+            queue=self.queue,
+            tail=tail,
+            live=self._relays,
+            draining=lambda: self.draining,
+            changes=changes,
+        )
         app = create_control_app(
             engines=engines,
             changes=changes,
             desk=desk,
             metrics=self.metrics,
+            pulse=self._pulse,
             address=lambda: self.address,
             load=self._load,
             stop=stop,
@@ -185,7 +201,13 @@ class Front:
 
     async def serve(self) -> None:
         """Serve until `close`."""
-        await self._server.serve(sockets=self._sockets)
+        pulse = asyncio.create_task(self._pulse.run(), name="pulse")
+        pulse.add_done_callback(_mourn)
+        try:
+            await self._server.serve(sockets=self._sockets)
+        finally:
+            pulse.cancel()
+            await asyncio.wait({pulse})
 
     def apply(self, settings: Settings) -> None:
         """Take over what the settings say of the front. Requests that wait already keep their time."""
@@ -246,6 +268,7 @@ class Front:
     def close(self) -> None:
         """Let `serve` end."""
         self._lose_upstream("")
+        self._pulse.close()
         self._server.should_exit = True
 
     # The relays' backend.
@@ -281,13 +304,14 @@ class Front:
         if upstream is self._upstream:
             self.queue.set_slots(0)
 
-    def begin(self, relay: object) -> None:
+    def begin(self, relay: Live) -> None:
         """A relay has gone to work."""
         self._relays.add(relay)
 
-    def end(self, relay: object) -> None:
+    def end(self, relay: Live) -> None:
         """A relay is done."""
         self._relays.discard(relay)
+        self._pulse.ended(relay)
         if self.draining and not self._relays:
             self._idle.set()
 
@@ -331,6 +355,12 @@ def _url(scheme: str, listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def _mourn(pulse: asyncio.Task[None]) -> None:
+    """Requests are served whatever becomes of the status page."""
+    if not pulse.cancelled() and (error := pulse.exception()):
+        logger.error("the status page gets no more news until the next start", exc_info=error)
 
 
 def how_ended(machine: Machine) -> str:

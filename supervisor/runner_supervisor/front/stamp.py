@@ -38,7 +38,10 @@ class Stamp:
 
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"x-request-id", state["request_id"]), *SAFE, *lines]
+                headers = message["headers"]
+                own = {name for name, _ in headers}
+                safe = (line for line in SAFE if line[0] not in own)
+                message["headers"] = [*headers, (b"x-request-id", state["request_id"]), *safe, *lines]
                 path = scope["route"].path if "route" in scope else OTHER
                 self._desk.tally.controlled(path, message["status"])
                 if scope["path"].startswith(ADMIN):

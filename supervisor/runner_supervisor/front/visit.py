@@ -120,6 +120,11 @@ class Visit:
         return both
 
     @property
+    def key_name(self) -> str:
+        """The name of its key."""
+        return self._reading.principal.name
+
+    @property
     def queue_ms(self) -> float:
         """How long it took from its head to its way to the engine, in milliseconds."""
         return 1000 * (self._sent_s - self.began_s)

@@ -26,7 +26,21 @@ from runner_supervisor.settings import Settings
 
 
 @pytest.mark.parametrize(
-    "target", [b"/health", b"/health/live", b"/health?x=1", b"/metrics", b"/admin", b"/admin/", b"/admin/a/b"]
+    "target",
+    [
+        b"/health",
+        b"/health/live",
+        b"/health?x=1",
+        b"/metrics",
+        b"/admin",
+        b"/admin/",
+        b"/admin/a/b",
+        b"/",
+        b"/?a",
+        b"/dashboard",
+        b"/dashboard/a.js",
+        b"/playground",
+    ],
 )
 def test_fastapis_own(target: bytes) -> None:
     assert control_route(target)
@@ -34,7 +48,16 @@ def test_fastapis_own(target: bytes) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    [b"/", b"/healthz", b"/v1/health", b"/metricsx/y", b"/administrator", b"//admin", b"/x?y=/admin", b"/v1/models"],
+    [
+        b"/index.html",
+        b"/healthz",
+        b"/v1/health",
+        b"/metricsx/y",
+        b"/administrator",
+        b"//admin",
+        b"/x?y=/admin",
+        b"/v1/models",
+    ],
 )
 def test_the_engines(target: bytes) -> None:
     assert not control_route(target)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
-from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, OTHER
+from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, CANCELLED, OTHER
 from runner_supervisor.front.metrics.series import Durations, Family, Kind, Labels, Series
 
 FIRST_TOKEN_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -17,11 +17,12 @@ WHOLE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120,
 OUTCOMES = {
     "ok": "a complete answer with a status below 400",
     "error": "the engine's own answer with another status, one it broke off, or none, because it ended",
-    "cancelled": "the client left",
+    "cancelled": "the client left, or an operator cancelled it",
     "refused": "the front said no, and the engine was not at work on it",
 }
 """Every request ends in one of these ways."""
 
+GIVEN_UP = frozenset({ABANDONED, CANCELLED})
 REFUSED = "refused:"
 AT_WORK = frozenset({"engine_failed", "poison_request"})
 """Codes of refusals that say how the engine failed at a request."""
@@ -235,7 +236,7 @@ class Tally:
 
 def bucket(status: int, outcome: str) -> str:
     """In which of the four ways a request ended."""
-    if outcome == ABANDONED:
+    if outcome in GIVEN_UP:
         return "cancelled"
     if outcome == BROKEN:
         return "error"
