@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.e2e.conftest import eventually
-from tests.system.docker_rig import BASE, BUILD_TIMEOUT_S, REPOSITORY, Docker, lacking, open_up
+from tests.system.docker_rig import BASE, BUILD_TIMEOUT_S, REPOSITORY, Docker, free_port, lacking, open_up
 
 from runner_supervisor.planning import demo_model
 
@@ -33,12 +32,6 @@ GRAFANA = """
 FROM {image}
 ENTRYPOINT ["python3", "-m", "http.server", "3000"]
 """
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @dataclass(frozen=True)
