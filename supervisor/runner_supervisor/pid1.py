@@ -26,7 +26,7 @@ def stay_behind() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, HANDED_ON)  # process 1 loses a signal that it has no handler for
     child = os.fork()
     if child:
-        os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, str(child)])  # noqa: S606  # nosec B606
+        os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, str(child)])  # noqa: S606
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_ON)
 

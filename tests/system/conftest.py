@@ -1,11 +1,10 @@
-"""What tests on the system share: a Docker engine, and the image for processors."""
+"""What the tests with a real Docker engine share: the engine, and the image for processors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.conftest import engine_build as engine_build  # noqa: PLC0414  a fixture for these tests, too
 from tests.system.docker_rig import CPU_IMAGE, Docker, engine
 
 
