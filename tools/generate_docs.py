@@ -1,4 +1,4 @@
-"""Writes what is drawn from the code: docs/configuration.md, metrics.md, routes.md, states.md, and deploy/.
+"""Writes what is drawn from the code: configuration, metrics, routes, states and manual page in docs/, and deploy/.
 
 `make docs` writes them; a test compares them with what would be written.
 """
@@ -17,6 +17,7 @@ from runner_supervisor.front.routes import ASSET, ASSETS, CONTROL, OTHER, ROUTES
 from runner_supervisor.service import launchd, systemd
 from runner_supervisor.service.unit import Scope, Unit
 from runner_supervisor.settings import ENV_PREFIX, FOREIGN_ENV, Settings
+from tools.man_page import man_page
 
 DOCS = Path(__file__).parents[1] / "docs"
 EXACT = {"/", "/admin/events"}
@@ -168,6 +169,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "configuration.md": configuration,
     "metrics.md": metrics,
     "routes.md": routes,
+    "runner-supervisor.1": man_page,
     "states.md": states,
 }
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.text import Text
 
-from runner_supervisor import __version__, app, doctor, keys_cli, service_cli, show
+from runner_supervisor import __version__, app, doctor, keys_cli, pid1, service_cli, show
 from runner_supervisor.engine.binary import EngineBinary, read_manifest
 from runner_supervisor.engine.logs import level_of as engine_level_of
 from runner_supervisor.errors import EngineError, RunnerError
@@ -134,6 +134,8 @@ def start(
     engine_args: EngineArguments = None,
 ) -> None:
     """Serve a model: build llama-server if need be, supervise it, answer on one address."""
+    if os.getpid() == 1:
+        pid1.stay_behind()
     given = {
         "model": model,
         "host": host,
@@ -210,7 +212,7 @@ def check(
     }
     with show.err.status("looking at this machine"):
         try:
-            in_use: str | RunnerError = _present_binary().backend
+            in_use: EngineBinary | RunnerError = _present_binary()
         except EngineError as error:
             in_use = error
         found = doctor.examine(
@@ -224,12 +226,18 @@ def check(
 
 
 @commands.command()
-def status(*, config: ConfigOption = None, state_dir: StateDirOption = None, as_json: JsonOption = False) -> None:
+def status(
+    *,
+    config: ConfigOption = None,
+    state_dir: StateDirOption = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing: the exit code says it.")] = False,
+) -> None:
     """Show what runs: engine state, model, address. Exit code 0 when READY, 1 when not, 3 when nothing runs."""
     answer = Remote(layout_of(config, state_dir)).status()
     if as_json:
         show.out.print_json(json.dumps(answer))
-    else:
+    elif not quiet:
         show.status(answer)
     raise typer.Exit(0 if answer["engine"]["state"] == "ready" and not answer["draining"] else 1)
 

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from runner_supervisor.engine.binary import EngineBinary, require_gpu
 from runner_supervisor.engine.sizing import Sizing, mib
 from runner_supervisor.errors import RunnerError
 from runner_supervisor.front.server import bind_tcp
@@ -72,15 +73,17 @@ class Examination:
 
 
 def examine(
-    load: Callable[[], Settings], *, in_use: str | RunnerError, machine_has: Mapping[str, Any]
+    load: Callable[[], Settings], *, in_use: EngineBinary | RunnerError, machine_has: Mapping[str, Any]
 ) -> Examination:
     """Look at everything.
 
     Args:
         load: reads the settings. Where they are wrong, what depends on them is not looked at.
-        in_use, machine_has: see `builds`.
+        in_use: the build in use; or why there is none, or it cannot be used.
+        machine_has: see `builds`.
     """
-    findings = [*machine(), *builds(machine_has, in_use)]
+    backend = in_use.backend if isinstance(in_use, EngineBinary) else in_use
+    findings = [*machine(), *builds(machine_has, backend)]
     sizing = None
     try:
         settings = load()
@@ -88,8 +91,13 @@ def examine(
         findings.append(failure("settings", error))
     else:
         findings += [Finding("settings", Level.OK, "understood"), *service(settings, Layout(settings.state_dir))]
+        if isinstance(in_use, EngineBinary) and not settings.allow_cpu:
+            try:
+                require_gpu(in_use)
+            except RunnerError as error:
+                findings.append(failure("GPU in use", error))
         try:
-            sizing = sizing_of(settings, backend=in_use if isinstance(in_use, str) else "cpu")
+            sizing = sizing_of(settings, backend=backend if isinstance(backend, str) else "cpu")
         except RunnerError as error:
             findings.append(failure("model", error))
         else:

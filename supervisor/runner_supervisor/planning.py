@@ -11,7 +11,7 @@ from pathlib import Path
 from runner_supervisor.core.fitting import HEADROOM, Floor, Free
 from runner_supervisor.core.lifecycle import Policy
 from runner_supervisor.core.restart import RestartPolicy
-from runner_supervisor.engine.binary import EngineBinary
+from runner_supervisor.engine.binary import EngineBinary, require_gpu
 from runner_supervisor.engine.command import DEMO_ARGS
 from runner_supervisor.engine.model import check_model
 from runner_supervisor.engine.sizing import Sizing, size_up
@@ -105,9 +105,11 @@ def plan_for(
         before: the engine that serves now.
 
     Raises:
-        RunnerError: the model is missing, broken or too large, or there is no binary.
+        RunnerError: the model is missing, broken or too large, there is no binary, or no GPU for it.
     """
     binary = find_binary()
+    if not settings.allow_cpu:
+        require_gpu(binary)
     sizing = sizing_of(settings, backend=binary.backend, before=before)
     tell(sizing)
     blind = binary.backend != "cpu" and not sizing.free.gpu_bytes

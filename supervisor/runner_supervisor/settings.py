@@ -133,6 +133,9 @@ class Settings(BaseSettings):
     )
     backoff_cap_s: float = Field(30.0, gt=0, description="Longest wait before a restart, in seconds.")
     force: bool = Field(False, description="Start although the model is estimated not to fit into memory.")
+    allow_cpu: bool = Field(
+        False, description="Start a llama-server built for GPUs that sees none: it computes on the processor."
+    )
     floor_context: int = Field(
         2048, ge=256, description="Least context, in tokens, that is gone down to after memory ran out."
     )

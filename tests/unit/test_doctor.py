@@ -13,6 +13,7 @@ import pytest
 
 from runner_supervisor import doctor
 from runner_supervisor.doctor import Finding, Level
+from runner_supervisor.engine.binary import EngineBinary
 from runner_supervisor.errors import ConfigError, EngineError, RunnerError
 from runner_supervisor.layout import Layout
 from runner_supervisor.settings import Settings
@@ -38,7 +39,8 @@ def by_name(findings: Any) -> dict[str, Finding]:
 
 
 def examine(settings: Settings, in_use: str | RunnerError, has: dict[str, Any]) -> doctor.Examination:
-    return doctor.examine(lambda: settings, in_use=in_use, machine_has=has)
+    binary = EngineBinary(Path("no-such-file"), backend=in_use, commit="abc") if isinstance(in_use, str) else in_use
+    return doctor.examine(lambda: settings, in_use=binary, machine_has=has)
 
 
 @pytest.fixture
@@ -73,6 +75,11 @@ def test_a_compiler_that_is_missing_is_no_matter_where_there_is_a_build(settings
     found = examine(settings, "cpu", machine_has(tmp_path, compilers=False))
     assert found.works
     assert by_name(found.findings)["compilers"].level is Level.WARN
+
+
+def test_a_build_for_gpus_that_sees_none_is_pointed_out(settings: Settings, tmp_path: Path) -> None:
+    found = examine(settings, "cuda", machine_has(tmp_path, best="cuda"))
+    assert [each.what for each in found.findings if each.level is Level.FAIL] == ["GPU in use"]
 
 
 def test_a_gpu_that_lies_idle_is_pointed_out(settings: Settings, tmp_path: Path) -> None:

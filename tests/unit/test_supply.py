@@ -41,3 +41,9 @@ def test_every_package_we_need_has_a_range_with_an_end() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"]["redis"]]
     assert [package for package in needed if ">=" not in package or ",<" not in package] == []
+
+
+@pytest.mark.parametrize("image", ["cpu", "cuda"])
+def test_images_are_labelled_with_our_version(image: str) -> None:
+    version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+    assert f"ARG VERSION={version}\n" in (REPOSITORY / "docker" / f"Dockerfile.{image}").read_text()

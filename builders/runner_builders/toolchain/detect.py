@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
 import sys
 from pathlib import Path
-
-import cmake
-import ninja
 
 from runner_builders.run import run
 from runner_builders.toolchain.host import detect_host
@@ -33,8 +31,8 @@ def detect() -> Toolchain:
 
 def _tools() -> Tools:
     return Tools(
-        cmake=_packaged(Path(cmake.CMAKE_BIN_DIR), "cmake"),
-        ninja=_packaged(Path(ninja.BIN_DIR), "ninja"),
+        cmake=_packaged("cmake", folder="CMAKE_BIN_DIR"),
+        ninja=_packaged("ninja", folder="BIN_DIR"),
         launcher=_launcher(),
         glslc=_tool("glslc", "no glslc found; install Vulkan's development files: `apt install glslc libvulkan-dev`"),
         hipcc=_tool("hipcc", "no hipcc found; install AMD's ROCm 6.1 or newer and put its bin folder on PATH"),
@@ -83,9 +81,16 @@ def _find(variable: str, names: tuple[str, ...]) -> Path | Missing:
     )
 
 
-def _packaged(folder: Path, name: str) -> Tool | Missing:
-    """The tool that came with this package's dependencies, else the system's."""
-    found = shutil.which(name, path=str(folder)) or shutil.which(name)
+def _packaged(name: str, *, folder: str) -> Tool | Missing:
+    """The tool that came with this package's dependencies, whose `folder` says where, else the system's.
+
+    A container's image, whose llama-server is built, comes without the former.
+    """
+    try:
+        path = str(getattr(importlib.import_module(name), folder))
+    except ImportError:
+        path = ""
+    found = shutil.which(name, path=path) or shutil.which(name)
     return _versioned(Path(found)) if found else Missing(f"no {name} found; install it with `pip install {name}`")
 
 

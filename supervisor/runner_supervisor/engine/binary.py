@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner_supervisor.errors import EngineError
+from runner_supervisor.engine.command import engine_environment
+from runner_supervisor.errors import ConfigError, EngineError
 
 SCHEMA = 3
 BESIDE = frozenset({"manifest.json", "sbom.cdx.json"})
 """What lies beside the files of a build, and is none of them."""
+
+GPU_BACKENDS = frozenset({"cuda", "hip", "metal", "vulkan"})
+DEVICE = re.compile(r"^  \w+: .+ \(\d+ MiB", re.MULTILINE)
+"""A line of `--list-devices` (common/arg.cpp): name, description, and memory."""
+
+FAILED = re.compile(r"^.*\b(?:failed|error)\b.*$", re.MULTILINE)
+LIST_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +72,36 @@ def _damaged(folder: Path, files: dict[str, str]) -> Path | None:
             if hashlib.file_digest(file, "sha256").hexdigest() != expected:
                 return folder / name
     return next((path for path in sorted(folder.iterdir()) if path.name not in BESIDE | files.keys()), None)
+
+
+def require_gpu(binary: EngineBinary) -> None:
+    """See that a llama-server built for GPUs sees one: without any it would silently compute on the processor.
+
+    Raises:
+        ConfigError: it sees none; the message quotes its reason.
+        EngineError: it does not run, or does not say within a minute.
+    """
+    if binary.backend not in GPU_BACKENDS:
+        return
+    try:
+        listing = subprocess.run(
+            [binary.path, "--list-devices"],
+            env=engine_environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=LIST_TIMEOUT_S,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(f"{binary.path} --list-devices fails: {error}; build it again for this machine") from None
+    if DEVICE.search(listing):
+        return
+    reason = FAILED.search(listing)
+    why = f": {reason[0].strip()}" if reason else ""
+    raise ConfigError(
+        f"llama-server was built for {binary.backend} and sees no GPU{why}; see to the driver, in a container to "
+        "`--gpus all`, or set RUNNER_ALLOW_CPU=1 to compute on the processor"
+    )

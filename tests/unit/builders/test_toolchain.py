@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pynvml
@@ -50,6 +51,14 @@ def test_this_machine_has_a_compiler_and_the_packaged_tools() -> None:
     assert toolchain.host.cpu == cpu_identity()
     assert toolchain.host.processors
     assert toolchain.host.memory_bytes
+
+
+def test_tools_that_were_left_out_are_missing_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cmake", None)
+    monkeypatch.setitem(sys.modules, "ninja", None)
+    monkeypatch.setenv("PATH", "")
+    assert isinstance(detect().tools.cmake, Missing)
+    assert isinstance(detect().tools.ninja, Missing)
 
 
 def test_cxx_names_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runner_supervisor.engine.binary import EngineBinary, read_manifest
-from runner_supervisor.errors import EngineError
+from runner_supervisor.engine.binary import EngineBinary, read_manifest, require_gpu
+from runner_supervisor.errors import ConfigError, EngineError
 
 BINARY, LIBRARY = b"\x7fELF", b"library"
 FILES = {"llama-server": hashlib.sha256(BINARY).hexdigest(), "libggml.so": hashlib.sha256(LIBRARY).hexdigest()}
@@ -78,3 +78,30 @@ def test_a_binary_that_may_not_be_run_is_refused(build: Path) -> None:
     (build / "llama-server").chmod(0o644)
     with pytest.raises(EngineError, match="no executable llama-server"):
         read_manifest(build / "manifest.json")
+
+
+def listing(tmp_path: Path, lines: str) -> EngineBinary:
+    """A llama-server built for CUDA whose `--list-devices` says this."""
+    script = tmp_path / "llama-server"
+    script.write_text(f"#!/bin/sh\ncat <<'END'\n{lines}\nEND\n")
+    script.chmod(0o755)
+    return EngineBinary(path=script, backend="cuda", commit="abc")
+
+
+def test_a_build_for_gpus_that_sees_one_is_fine(tmp_path: Path) -> None:
+    require_gpu(listing(tmp_path, "Available devices:\n  CUDA0: NVIDIA H100 (81559 MiB, 80000 MiB free)"))
+
+
+def test_a_build_for_gpus_that_sees_none_is_refused_with_its_reason(tmp_path: Path) -> None:
+    reason = "ggml_cuda_init: failed to initialize CUDA: CUDA driver version is insufficient for CUDA runtime version"
+    with pytest.raises(ConfigError, match=f"{reason};.*--gpus all.*RUNNER_ALLOW_CPU=1"):
+        require_gpu(listing(tmp_path, f"{reason}\nAvailable devices:"))
+
+
+def test_a_build_for_the_processor_is_not_asked_for_gpus(tmp_path: Path) -> None:
+    require_gpu(EngineBinary(path=tmp_path / "no-such-file", backend="cpu", commit="abc"))
+
+
+def test_a_build_for_gpus_that_does_not_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="--list-devices fails"):
+        require_gpu(EngineBinary(path=tmp_path / "no-such-file", backend="cuda", commit="abc"))
