@@ -184,12 +184,8 @@ def installation(unit: Unit, *, home: Path, config_home: Path) -> Installation:
         files=tuple(files),
         enable=tuple(enable),
         start=((*systemctl, "restart", SOCKET, SERVICE),),
-        disable=(
-            (*systemctl, "disable", "--now", SOCKET, SERVICE),
-            (*systemctl, "reset-failed", SOCKET, SERVICE),
-            *clean,
-        ),
-        after=((*systemctl, "daemon-reload"),),
+        disable=((*systemctl, "disable", "--now", SOCKET, SERVICE), *clean),
+        after=((*systemctl, "daemon-reload"), (*systemctl, "reset-failed", f"{NAME}.*")),  # a pattern may match none
     )
 
 
