@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner_supervisor import service_cli
+from runner_supervisor import cli, service_cli
 from runner_supervisor.errors import ConfigError, RunnerError
 from runner_supervisor.service.unit import Scope, Unit
 from runner_supervisor.settings import load_settings
@@ -69,3 +69,11 @@ def test_a_machines_service_is_roots_to_change(monkeypatch: pytest.MonkeyPatch) 
     service_cli._require_root(Scope.USER)
     with pytest.raises(RunnerError, match="use sudo"):
         service_cli._require_root(Scope.SYSTEM)
+
+
+def test_the_service_manager_hears_of_a_build_while_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "BUILD_BEAT_S", 0.01)
+    beats: list[None] = []
+    code, printed = cli._builder(["build", "--help"], stdout=subprocess.PIPE, beat=lambda: beats.append(None))
+    assert (code, "--backend" in printed) == (0, True)
+    assert len(beats) > 1

@@ -184,8 +184,12 @@ def installation(unit: Unit, *, home: Path, config_home: Path) -> Installation:
         files=tuple(files),
         enable=tuple(enable),
         start=((*systemctl, "restart", SOCKET, SERVICE),),
-        disable=((*systemctl, "disable", "--now", SOCKET, SERVICE), *clean),
-        after=((*systemctl, "daemon-reload"), (*systemctl, "reset-failed", f"{NAME}.*")),  # a pattern may match none
+        disable=(
+            (*systemctl, "disable", "--now", SOCKET, SERVICE),
+            (*systemctl, "reset-failed", f"{NAME}.*"),  # a pattern: what is not loaded cannot be named
+            *clean,
+        ),
+        after=((*systemctl, "daemon-reload"),),
     )
 
 
