@@ -272,7 +272,7 @@ def test_a_configuration_that_cannot_work_is_not_tried_again(service: Service) -
 
 
 def test_uninstall_leaves_nothing_but_the_state(service: Service, files_before: set[str]) -> None:
-    service.on.run("rm", "--recursive", f"/etc/systemd/system/{SERVICE}.d", Path(SETTINGS).parent)  # the test's own
+    service.on.run("rm", "-rf", f"/etc/systemd/system/{SERVICE}.d", Path(SETTINGS).parent)  # the test's own
     service.on.run(COMMAND, "service", "uninstall", "--system")
     left = {path for path in files(service.on) - files_before if not path.startswith("/var/lib/runner-supervisor")}
     assert {

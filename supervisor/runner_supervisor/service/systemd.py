@@ -186,7 +186,7 @@ def installation(unit: Unit, *, home: Path, config_home: Path) -> Installation:
         start=((*systemctl, "restart", SOCKET, SERVICE),),
         disable=(
             (*systemctl, "disable", "--now", SOCKET, SERVICE),
-            (*systemctl, "reset-failed", SOCKET, SERVICE),
+            (*systemctl, "reset-failed", f"{NAME}.*"),  # a pattern: what is not loaded cannot be named
             *clean,
         ),
         after=((*systemctl, "daemon-reload"),),

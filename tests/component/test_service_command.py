@@ -1,0 +1,79 @@
+"""`runner-supervisor service`: what it shows, what it refuses, and that a dry run changes nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runner_supervisor import cli, service_cli
+from runner_supervisor.errors import ConfigError, RunnerError
+from runner_supervisor.service.unit import Scope, Unit
+from runner_supervisor.settings import load_settings
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what it shows is systemd's")
+
+OPT = Path("/opt/runner-supervisor/bin/runner-supervisor")
+
+
+def service(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`runner-supervisor service …`, for a user whose configuration lies in `folder`."""
+    command = [sys.executable, "-m", "runner_supervisor", "service", *arguments]
+    environment = os.environ | {"XDG_CONFIG_HOME": str(folder)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=environment)
+
+
+def test_a_dry_run_shows_files_and_commands_and_writes_nothing(tmp_path: Path) -> None:
+    flags = ("--model", "/srv/a b.gguf", "--port", "9000", "--", "--ctx-size", "4096")
+    shown = service(tmp_path, "install", "--user", "--now", "--dry-run", *flags)
+    assert shown.returncode == 0, shown.stderr
+    lines = shown.stdout.splitlines()
+    assert f"# {tmp_path}/systemd/user/runner-supervisor.socket" in lines
+    assert "ListenStream=127.0.0.1:9000" in lines
+    assert 'Environment="RUNNER_MODEL=/srv/a b.gguf"' in lines
+    assert 'Environment="RUNNER_ENGINE_ARGS=--ctx-size 4096"' in lines
+    assert lines[-1] == "systemctl --user restart runner-supervisor.socket runner-supervisor.service"
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_not_installed_cannot_be_uninstalled(tmp_path: Path) -> None:
+    refused = service(tmp_path, "uninstall", "--user")
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"error: no service is installed: there is no {tmp_path}/systemd/user/runner-supervisor.service\n"
+    )
+
+
+@pytest.mark.parametrize("what", ["command", "model", "config"])
+def test_a_machines_service_is_not_given_what_lies_in_a_home(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    hidden = Path("/home/me/it")
+    unit = Unit(scope=Scope.SYSTEM, command=hidden if what == "command" else OPT)
+    settings = load_settings({"model": hidden if what == "model" else None}, config=None)
+    config = hidden if what == "config" else None
+    with pytest.raises(ConfigError, match="does not see /home/me/it"):
+        service_cli._refuse_hidden(unit, settings, config)
+
+
+def test_a_machines_service_is_given_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "base_prefix", "/usr")
+    settings = load_settings({"model": Path("/srv/model.gguf")}, config=None)
+    service_cli._refuse_hidden(Unit(scope=Scope.SYSTEM, command=OPT), settings, Path("/etc/settings.toml"))
+
+
+def test_a_machines_service_is_roots_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    service_cli._require_root(Scope.USER)
+    with pytest.raises(RunnerError, match="use sudo"):
+        service_cli._require_root(Scope.SYSTEM)
+
+
+def test_the_service_manager_hears_of_a_build_while_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "BUILD_BEAT_S", 0.01)
+    beats: list[None] = []
+    code, printed = cli._builder(["build", "--help"], stdout=subprocess.PIPE, beat=lambda: beats.append(None))
+    assert (code, "--backend" in printed) == (0, True)
+    assert len(beats) > 1
