@@ -65,7 +65,7 @@ class Tab:
 
     def text(self, selector: str, wanted: str | re.Pattern[str]) -> None:
         """Wait until an element says this."""
-        expect(self.page.locator(selector)).to_have_text(wanted, timeout=SOON_MS)
+        expect(self.page.locator(selector)).to_have_text(wanted)
 
     def use_key(self, key: str) -> None:
         if not self.page.locator("#key-dialog").is_visible():
@@ -77,6 +77,7 @@ class Tab:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=SOON_MS)
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
