@@ -30,6 +30,7 @@ def banner(ready: app.Ready) -> None:
     """What is served where, and a line to try it with."""
     rows = [
         ("address", ready.address if ready.host in ready.address else f"{ready.address} (listening on {ready.host})"),
+        ("dashboard", f"{ready.address}/dashboard"),
         ("model", str(ready.model)),
         ("backend", ready.backend),
         ("engine log", str(ready.log)),

@@ -65,7 +65,7 @@ class Tab:
 
     def text(self, selector: str, wanted: str | re.Pattern[str]) -> None:
         """Wait until an element says this."""
-        expect(self.page.locator(selector)).to_have_text(wanted, timeout=SOON_MS)
+        expect(self.page.locator(selector)).to_have_text(wanted)
 
     def use_key(self, key: str) -> None:
         if not self.page.locator("#key-dialog").is_visible():
@@ -77,6 +77,7 @@ class Tab:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=SOON_MS)
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
@@ -105,11 +106,15 @@ def tab(browser: Browser, url: str, *, look: str = "light", may_lose: bool = Fal
 
 
 @contextmanager
-def long_stream(url: str, key: str | None = None) -> Iterator[tuple[list[str], threading.Event]]:
+def long_stream(
+    url: str, key: str | None = None, *, name: str | None = None
+) -> Iterator[tuple[list[str], threading.Event]]:
     """A client whose answer does not end by itself: what it got, and whether it has ended."""
     got: list[str] = []
     ended = threading.Event()
     headers = {"authorization": f"Bearer {key}"} if key else {}
+    if name:
+        headers["x-request-id"] = name
     client = httpx.Client(timeout=SOON_MS / 1000, trust_env=False)
 
     def read() -> None:
@@ -270,8 +275,33 @@ def test_a_running_request_is_shown_and_cancelled(chromium: Browser, own_service
         expect(here.page.locator("#requests-none")).to_be_visible()
         here.text("#slots-busy", "0")
         with own_service.engine() as engine:
-            assert not any(slot["is_processing"] for slot in engine.get("/slots").json())
+            eventually(lambda: busy_slots(engine), lambda busy: busy == 0, timeout_s=30, every_s=0.5)
         eventually(own_service.layout.audit_log.read_text, said('"outcome":"cancelled"'), timeout_s=10)
+
+
+def test_requests_of_the_same_id_are_told_apart_and_the_focus_stays(
+    chromium: Browser, own_service: Supervisor
+) -> None:
+    admin = own_service.create_key("operator", "--scope", "admin")
+    with tab(chromium, f"{own_service.url}/dashboard", may_lose=True) as here:
+        here.use_key(admin)
+        rows = here.page.locator("#requests-body tr")
+        with long_stream(own_service.url, admin, name="same") as (_, ended):
+            expect(rows).to_have_count(1)
+            with long_stream(own_service.url, admin, name="other"), long_stream(own_service.url, admin, name="same"):
+                expect(rows).to_have_count(3)
+                expect(here.page.locator(".phase", has_text="streaming")).to_have_count(3)
+                rows.nth(1).get_by_role("button").focus()
+                httpx.post(
+                    f"{own_service.url}/admin/requests/same/cancel", headers={"authorization": f"Bearer {admin}"}
+                )
+                assert ended.wait(SOON_MS / 1000)
+                expect(rows).to_have_count(1)
+                expect(rows.get_by_role("button", name="Cancel request other")).to_be_focused()
+
+
+def busy_slots(engine: httpx.Client) -> int:
+    return sum(slot["is_processing"] for slot in engine.get("/slots").json())
 
 
 def said(part: str) -> Callable[[str], bool]:

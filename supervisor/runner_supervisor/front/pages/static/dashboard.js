@@ -169,23 +169,32 @@ function showMemory({ memory_bytes: used, needed_bytes: estimate, lowered }) {
 
 function showRequests({ requests, more, sample }) {
   const body = $("requests-body");
+  const ids = named(requests);
+  for (const row of [...body.children]) {
+    if (ids.includes(row.dataset.id)) continue;
+    if (row.contains(document.activeElement)) $("main").focus({ preventScroll: true });
+    row.remove(); // before others are placed: a row that moves would lose the focus
+  }
   const rows = new Map([...body.children].map((row) => [row.dataset.id, row]));
   requests.forEach((request, index) => {
-    const id = `${request.id}/${index && requests[index - 1].id === request.id ? index : 0}`;
-    const row = rows.get(id) ?? requestRow(request, id);
-    rows.delete(id);
+    const row = rows.get(ids[index]) ?? requestRow(request, ids[index]);
     if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
     fillRow(row, request);
   });
-  for (const row of rows.values()) {
-    if (row.contains(document.activeElement)) $("main").focus({ preventScroll: true });
-    row.remove();
-  }
   $("requests").hidden = requests.length === 0;
   $("requests-none").hidden = requests.length > 0;
   const [, , , , flying, queued] = sample;
   const waiting = queued ? `, ${queued} of them waiting` : "";
   say($("requests-count"), requests.length ? `${flying} in flight${waiting}${more ? `; the oldest ${requests.length} are shown` : ""}` : "");
+}
+
+/** A name for each request, told apart where clients, who choose ids, chose the same. */
+function named(requests) {
+  const times = new Map();
+  return requests.map(({ id }) => {
+    times.set(id, (times.get(id) ?? 0) + 1);
+    return `${id}/${times.get(id)}`;
+  });
 }
 
 function requestRow(request, id) {
