@@ -84,6 +84,10 @@ class Docker:
         assert done.returncode == 0, done.stdout
         return done.stdout.strip()
 
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Begin a `docker` command; whoever does waits for it."""
+        return subprocess.Popen(["docker", *arguments], env=self.environment, stdout=subprocess.DEVNULL)
+
     def inspect(self, name: str) -> dict[str, Any]:
         """All that is known of an image or a container."""
         return dict(json.loads(self.run("inspect", name))[0])
@@ -152,11 +156,15 @@ class Container:
         line = next(line for line in self.log.splitlines() if line.startswith("API key:"))
         return line.split()[2]
 
+    @property
+    def url(self) -> str:
+        """Where its port is published."""
+        return f"http://{self.docker.run('port', self.id, '8080/tcp').splitlines()[0]}"
+
     def ask(self, key: str) -> httpx.Response:
         """A chat, through the published port."""
-        address = self.docker.run("port", self.id, "8080/tcp").splitlines()[0]
         return httpx.post(
-            f"http://{address}/v1/chat/completions",
+            f"{self.url}/v1/chat/completions",
             headers={"Authorization": f"Bearer {key}"},
             json={"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 8},
             timeout=30.0,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.e2e.conftest import eventually
 from tests.system.docker_rig import BASE, BUILD_TIMEOUT_S, CPU_IMAGE, REPOSITORY, Container, Docker, lacking, open_up
@@ -115,6 +116,22 @@ def test_stop_ends_it_with_0_within_the_drain_time(docker: Docker, image: str) -
     print(f"docker stop took {took_s:.1f} s")
     assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
     assert took_s < DRAIN_S
+
+
+def test_a_stream_at_work_is_finished_before_it_stops(docker: Docker, image: str) -> None:
+    with docker.container(*PUBLISHED, *LOOK_OFTEN, image) as container:
+        container.wait_healthy()
+        body = {"prompt": "x", "max_tokens": 2000, "stream": True, "ignore_eos": True}
+        headers = {"Authorization": f"Bearer {container.key}"}
+        with httpx.stream(
+            "POST", f"{container.url}/v1/completions", json=body, headers=headers, timeout=DRAIN_S
+        ) as answer:
+            pieces = answer.iter_raw()
+            assert next(pieces).startswith(b"data: ")
+            stopping = docker.start("stop", "--time", str(int(DRAIN_S)), container.id)
+            assert b"".join(pieces).endswith(b"data: [DONE]\n\n")
+        assert stopping.wait(DRAIN_S) == 0
+        assert container.state["ExitCode"] == 0
 
 
 def test_it_serves_with_nothing_to_write_on_and_no_rights(docker: Docker, image: str, models: str) -> None:
