@@ -41,7 +41,7 @@ from runner_supervisor.options import (
 from runner_supervisor.planning import demo_model
 from runner_supervisor.remote import Remote, has_ended, wait_until
 from runner_supervisor.service.herald import extension
-from runner_supervisor.service.journal import JournalFormatter, goes_to_journal
+from runner_supervisor.service.journal import JournalHandler, goes_to_journal
 from runner_supervisor.service.manager import Manager, inherited_listener
 from runner_supervisor.settings import load_settings
 
@@ -153,7 +153,7 @@ def start(
         show.err,
         style=settings.log_format,
         level=settings.log_level,
-        journal=JournalFormatter() if in_journal else None,
+        journal=JournalHandler() if in_journal else None,
     )
     faulthandler.enable()  # a watchdog's ABRT shows where it hung
     manager = Manager.of(os.environ, pid=os.getpid())

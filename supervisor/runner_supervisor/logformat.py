@@ -49,18 +49,18 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def log_to_stderr(console: Console, *, style: LogFormat, level: str, journal: logging.Formatter | None) -> None:
+def log_to_stderr(console: Console, *, style: LogFormat, level: str, journal: logging.Handler | None) -> None:
     """Begin to log, for the whole process.
 
     Args:
         console: stderr.
         style: how lines look; auto: text at a terminal, the journal's way in the journal, else JSON.
         level: least level of the supervisor's own lines.
-        journal: the journal's way, if stderr goes there.
+        journal: what brings records there, if stderr is the journal's.
     """
     handler: logging.Handler = logging.StreamHandler()
     if style == "auto" and journal:
-        handler.setFormatter(journal)
+        handler = journal
     elif style == "json" or (style == "auto" and not console.is_terminal):
         handler.setFormatter(JsonFormatter())
     elif console.is_terminal:
