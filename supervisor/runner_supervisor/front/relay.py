@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 from runner_supervisor.front.answers import AnswerHead
 from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, CANCELLED, refused
@@ -201,12 +200,19 @@ class Relay:
         else:
             self._write(head.with_lines(extra) + body)
             if not self._alone:
-                self.on_data = partial(backend.outbox.write_now, self._client.transport)
+                self.on_data = self._pass_first
         if visit.content:
             visit.content.answer(body)
             self.on_data = visit.tee(self.on_data)
         self._status = head.status
         self._answer = head
+
+    def _pass_first(self, data: bytes) -> None:
+        """The first piece after the head, which may still wait for the turn's end; nothing waits before others."""
+        transport = self._client.transport
+        self._backend.outbox.write_now(transport, data)
+        if not self._visit.content:
+            self.on_data = transport.write
 
     def _write(self, data: bytes) -> None:
         if not self._alone:
