@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,7 +64,8 @@ def install(
         "engine_args": flags_of(engine_args),
     }
     settings = load_settings(given, config=config)
-    unit = _unit(settings, config=config, scope=_scope(system))
+    chosen = {name: getattr(settings, name) for name, value in given.items() if value is not None}
+    unit = _unit(settings, chosen, config=config, scope=_scope(system))
     if unit.scope is Scope.SYSTEM and sys.platform == "linux":
         _refuse_hidden(unit, settings, config)
     installation = _installation(unit)
@@ -98,20 +99,22 @@ def uninstall(*, system: SystemOption = None, dry_run: DryRunOption = False) -> 
         _print(f"removed {path}")
 
 
-def _unit(settings: Settings, *, config: Path | None, scope: Scope) -> Unit:
-    """What the settings say of a service; the rest it reads itself when it starts."""
+def _unit(settings: Settings, chosen: dict[str, Any], *, config: Path | None, scope: Scope) -> Unit:
+    """A service as it was `chosen` on the command line. The rest it reads from its settings file when it starts, and
+    again at each reload; its address alone has to be known before.
+    """
     environment = {
-        "RUNNER_MODEL": settings.model and str(settings.model),
-        "RUNNER_CONFIG": config and str(config.expanduser().absolute()),
-        "RUNNER_ENGINE_ARGS": shlex.join(settings.engine_args),
+        "RUNNER_MODEL": chosen.get("model"),
+        "RUNNER_CONFIG": config and config.expanduser().absolute(),
+        "RUNNER_ENGINE_ARGS": shlex.join(chosen.get("engine_args", ())),
     }
     return Unit(
         scope=scope,
         command=_command(),
         host=settings.host,
         port=settings.port,
-        environment=tuple((name, value) for name, value in environment.items() if value),
-        keys_file=settings.api_keys_file,
+        environment=tuple((name, str(value)) for name, value in environment.items() if value),
+        keys_file=chosen.get("api_keys_file"),
         stop_s=settings.drain_timeout_s + settings.stop_grace_s + STOP_SLACK_S,
         user=_user(),
         gpu_groups=_gpu_groups() if any(Path(device).exists() for device in GPU_DEVICES) else None,

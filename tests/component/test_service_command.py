@@ -39,6 +39,16 @@ def test_a_dry_run_shows_files_and_commands_and_writes_nothing(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_settings_file_says_is_left_to_the_file_but_for_the_address(tmp_path: Path) -> None:
+    """Else a later change of the file would come to nothing."""
+    config = tmp_path / "settings.toml"
+    config.write_text('port = 9001\nmodel = "/srv/of-the-file.gguf"\nengine_args = ["--ctx-size", "4096"]\n')
+    shown = service(tmp_path, "install", "--user", "--dry-run", "--config", str(config))
+    assert "ListenStream=127.0.0.1:9001" in shown.stdout.splitlines()
+    environment = [line for line in shown.stdout.splitlines() if line.startswith("Environment=")]
+    assert environment == [f"Environment=RUNNER_CONFIG={config}"]
+
+
 def test_what_is_not_installed_cannot_be_uninstalled(tmp_path: Path) -> None:
     refused = service(tmp_path, "uninstall", "--user")
     assert refused.returncode == 1

@@ -22,7 +22,9 @@ pytestmark = [
 SERVICE, SOCKET = "runner-supervisor.service", "runner-supervisor.socket"
 KEY = "a-key-of-the-test"
 SETTINGS = "/etc/runner-supervisor/settings.toml"
-PATIENT = "drain_timeout_s = 600\n"
+PATIENT = 'drain_timeout_s = 600\nengine_args = ["--threads", "1"]\n'
+"""For a machine that is busy with other things: threads that wait for each other there wait long."""
+
 SOON_S = 180.0
 """A deadline for what takes seconds on a machine that has nothing else to do."""
 
@@ -145,7 +147,7 @@ def test_install_starts_a_service_that_says_when_it_is_ready(service: Service) -
 def test_the_journal_has_priorities_and_fields_and_no_second_time(service: Service) -> None:
     service.wait_ready()
     entries = [json.loads(line) for line in service.journal("--output=json").splitlines()]
-    ready = next(entry for entry in entries if str(entry["MESSAGE"]).endswith("loading -> ready"))
+    ready = next(entry for entry in entries if str(entry["MESSAGE"]).endswith("-> ready"))
     assert ready["MESSAGE"].startswith("engine 1")
     assert (ready["PRIORITY"], ready["LOGGER"]) == ("6", "runner_supervisor.engine.supervisor")
 
@@ -194,7 +196,7 @@ def test_a_hang_is_caught_by_the_watchdog(service: Service) -> None:
 def test_reload_takes_a_new_engine_and_waits_for_it(service: Service) -> None:
     service.wait_ready()
     pid, engine = service.pid, service.engine
-    service.on.write(SETTINGS, PATIENT + 'engine_args = ["--ctx-size", "4096"]\n')
+    service.on.write(SETTINGS, PATIENT.replace('"1"', '"1", "--ctx-size", "4096"'))
     service.on.run("systemctl", "reload", SERVICE)
     assert service.engine not in {"", engine}
     assert service.pid == pid
@@ -218,7 +220,7 @@ def test_200_connections_wait_while_it_restarts_and_a_stream_ends_as_it_should(s
     service.on.write(f"/etc/systemd/system/{SERVICE}.d/offline.conf", "[Service]\nPrivateNetwork=yes\n")
     service.on.run("systemctl", "daemon-reload")
     pid = service.pid
-    body = {"prompt": "The sea", "max_tokens": 12_000, "stream": True, "ignore_eos": True}
+    body = {"prompt": "The sea", "max_tokens": 6_000, "stream": True, "ignore_eos": True}
     url = f"http://127.0.0.1:{service.port}/v1/completions"
     waiting: list[socket.socket] = []
     with httpx.stream("POST", url, json=body, headers={"x-api-key": KEY}, timeout=SOON_S) as stream:
