@@ -55,7 +55,7 @@ class Result:
 
 
 def small(address: Address, *, connections: int, duration_s: float, body: bytes | None = None) -> Result:
-    """Requests with short answers, one after the other on each connection, for `duration_s` seconds."""
+    """Requests with short answers, one after the other on each connection, for `duration_s` seconds; one at least."""
     result = Result()
     ask = request(body=body) if body is not None else request()
     epoll = select.epoll()
@@ -73,7 +73,9 @@ def small(address: Address, *, connections: int, duration_s: float, body: bytes 
         peer.sendall(ask)
     end = began + duration_s
     now = began
-    while now < end:
+    while now < end or not result.times_s:
+        if now > end + DEADLINE_S:
+            raise TimeoutError("no answer came in time")
         for number, _ in epoll.poll(1.0):
             peer = peers[number]
             data = peer.recv(65536)
