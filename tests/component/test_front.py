@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from pathlib import Path
 
 import pytest
-from tests.component.front_rig import CHUNKED, DEADLINE_S, OK, Asked, counted, request, rig, say_hi, with_id
+from tests.component.front_rig import CHUNKED, DEADLINE_S, OK, Answer, Asked, counted, request, rig, say_hi, with_id
 
 from runner_supervisor.core.states import State
+from runner_supervisor.front.relay import Relay
+from runner_supervisor.front.visit import Visit
 
 pytestmark = pytest.mark.anyio
 
@@ -363,3 +366,26 @@ async def test_no_forwarded_header_and_no_foreign_host_makes_a_redirect(short_di
         answer = await here.ask(request(method="GET", path="/health/", headers=headers))
         assert answer.startswith(b"HTTP/1.1 404 ")
         assert b"location:" not in answer
+
+
+async def stream_hi(asked: Asked) -> None:
+    for piece in (CHUNKED, b"2\r\nhi\r\n", b"0\r\n\r\n"):
+        asked.writer.write(piece)
+        await asked.writer.drain()
+
+
+@pytest.mark.parametrize("answer", [say_hi, stream_hi], ids=["whole", "streamed"])
+async def test_requests_leave_nothing_that_only_the_collector_can_free(short_dir: Path, answer: Answer) -> None:
+    async with rig(short_dir, answer) as here, here.connect() as (reader, writer):
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(5):
+                writer.write(request(close=False))
+                await reader.readuntil(b"hi")
+                while counted(here, "ok") <= number:
+                    await asyncio.sleep(0)
+            left = [each for each in gc.get_objects() if isinstance(each, Relay | Visit)]
+        finally:
+            gc.enable()
+    assert len(left) <= 2  # the last one's: its connection still knows it

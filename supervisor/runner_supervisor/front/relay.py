@@ -455,6 +455,7 @@ class Relay:
         self._finish(reply.status, outcome or refused(reply.code))
 
     def _end(self, outcome: str) -> None:
+        self.on_data = drop  # what it was may be this relay's own, which would keep it until the collector comes
         self._body.drop()
         self._backend.queue.leave(self)
         self._backend.end(self)
