@@ -97,6 +97,21 @@ async def test_all_answers_that_were_asked_for_at_once_are_counted(short_dir: Pa
     assert (line["status"], line["generated_tokens"]) == (200, 6)
 
 
+async def test_a_long_body_that_nobody_read_may_have_asked_for_more_than_the_engine_says(short_dir: Path) -> None:
+    async def say(asked: Asked) -> None:
+        texts = b",".join([b'{"text":"%b"}' % (b"word " * 20)] * 3)
+        answer = b'{"choices":[%b],"usage":{"completion_tokens":20,"prompt_tokens":1}}' % texts
+        asked.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
+        await asked.writer.drain()
+
+    body = b'{"padding": "%b", "n": 3}' % (b"x" * (1 << 20))
+    async with rig(short_dir, say, max_body_bytes=4 << 20) as here:
+        with closing(AuditLog(short_dir / "audit.log")) as here.front.desk.audit:
+            await here.ask(request(path="/v1/completions", body=body))
+    (line,) = map(json.loads, (short_dir / "audit.log").read_text().splitlines())
+    assert line["generated_tokens"] >= 60
+
+
 async def test_the_control_sockets_caller_is_called_local(short_dir: Path) -> None:
     path = short_dir / "audit.log"
     async with rig(short_dir) as here:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.component.front_rig import CHUNKED, Asked, request, rig
+from tests.component.front_rig import CHUNKED, Asked, counted, request, rig
 
 pytestmark = pytest.mark.anyio
 
@@ -185,6 +185,27 @@ async def test_a_head_that_the_engine_would_not_read_is_refused(short_dir: Path,
     async with rig(short_dir) as here:
         assert (await here.ask(request(headers=line + "\r\n"))).startswith(b"HTTP/1.1 431 ")
         assert not here.engine.asked
+
+
+async def test_what_is_no_http_is_answered_and_counted_once_however_much_there_is_of_it(short_dir: Path) -> None:
+    async with rig(short_dir) as here, here.connect() as (reader, writer):
+        writer.write(b"\x00\r\n\r\n")
+        answer = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x00\r\n\r\n")
+        answer += await reader.read()
+        assert answer.count(b"HTTP/1.1 400 ") == 1
+        assert counted(here, "refused") == 1
+
+
+async def test_a_body_behind_a_head_that_was_refused_is_not_held(short_dir: Path) -> None:
+    async with rig(short_dir) as here, here.connect() as (reader, writer):
+        writer.write(request(close=False))
+        await reader.readuntil(b"hi")
+        writer.write(b"POST /x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 900\r\nx: " + b"x" * (1 << 17))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\r\n\r\n" + b"b" * 900)
+        await reader.read()
+        assert here.front.buffered_bytes == 0
 
 
 async def test_what_comes_after_a_head_that_was_refused_is_passed_over(short_dir: Path) -> None:

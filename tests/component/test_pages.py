@@ -34,7 +34,7 @@ def parsed(event: bytes) -> tuple[str, str, Any]:
 
 async def look(here: Rig) -> Any:
     """The snapshot of this moment."""
-    following = pulse_of(here).follow(may_act=True, last_id="")
+    following = pulse_of(here).follow(may_act=True, last_id="", good=lambda: True)
     try:
         await anext(following)
         return parsed(await anext(following))[2]
@@ -131,7 +131,7 @@ async def test_the_front_door_leads_to_our_page_while_there_is_no_engine(short_d
 
 @asynccontextmanager
 async def watching(here: Rig, *, may_act: bool = True, last_id: str = "") -> AsyncIterator[AsyncIterator[bytes]]:
-    following = pulse_of(here).follow(may_act=may_act, last_id=last_id)
+    following = pulse_of(here).follow(may_act=may_act, last_id=last_id, good=lambda: True)
     try:
         yield following
     finally:
@@ -170,7 +170,7 @@ async def test_events_end_when_the_service_does(short_dir: Path) -> None:
         writer.write(EVENTS)
         await reader.readuntil(b"event: now\n")
         here.front.close()
-        assert (await reader.read()).endswith(b"0\r\n\r\n")
+        await reader.readuntil(b"\r\n0\r\n\r\n")
 
 
 async def test_a_page_that_does_not_read_misses_seconds_and_is_owed_no_more_than_one(short_dir: Path) -> None:
@@ -181,32 +181,59 @@ async def test_a_page_that_does_not_read_misses_seconds_and_is_owed_no_more_than
         for _ in range(3000):
             tail.hear("0.00.001.717 I working")
             pulse_of(here).beat()
-        name, _, snapshot = parsed(await anext(following))
-        assert name == "now"
-        assert snapshot["sample"][0] == pulse_of(here)._sample.at
         name, identity, lines = parsed(await anext(following))
         assert name == "log"
         assert len(lines) == 1000
         assert identity.endswith(f"-{lines[-1]['number']}")
+        name, _, snapshot = parsed(await anext(following))
+        assert name == "now"
+        assert snapshot["sample"][0] == pulse_of(here)._sample.at
 
 
 async def test_a_page_that_comes_back_gets_the_lines_that_it_missed(short_dir: Path) -> None:
     async with rig(short_dir) as here:
         pulse_of(here)._tail.hear("0.00.001.717 I one")
         async with watching(here) as following:
-            _, last_id, _ = [parsed(await anext(following)) for _ in range(3)][-1]
+            ids = [parsed(await anext(following))[1] for _ in range(3)]
         pulse_of(here)._tail.hear("0.00.001.717 I two")
-        async with watching(here, last_id=last_id) as following:
-            _, _, lines = [parsed(await anext(following)) for _ in range(3)][-1]
-            assert [line["text"] for line in lines] == ["two"]
-        async with watching(here, last_id="other-run-1") as following:
-            _, _, lines = [parsed(await anext(following)) for _ in range(3)][-1]
-            assert [line["text"] for line in lines] == ["one", "two"]
+        for last_id, missed in (("", ["one", "two"]), (ids[0], ["one", "two"]), (ids[1], ["two"]), (ids[2], ["two"]),
+                                ("other-run-1", ["one", "two"])):  # fmt: skip
+            async with watching(here, last_id=last_id) as following:
+                _, _, lines = [parsed(await anext(following)) for _ in range(2)][-1]
+                assert [line["text"] for line in lines] == missed
+
+
+async def test_who_watches_has_to_ask_again_when_keys_change(short_dir: Path) -> None:
+    async with rig(short_dir) as here, here.connect() as (reader, writer):
+        writer.write(EVENTS)
+        await reader.readuntil(b"event: now")
+        here.keys.give(["a-key"])
+        pulse_of(here).beat()
+        await reader.readuntil(b"\r\n0\r\n\r\n")
+
+
+async def test_a_page_that_leaves_is_let_go_although_a_request_waits_behind_it(short_dir: Path) -> None:
+    async with rig(short_dir) as here:
+        async with here.connect() as (reader, writer):
+            writer.write(EVENTS + request(close=False))
+            await reader.readuntil(b"event: now")
+            assert pulse_of(here)._watchers == 1
+        while pulse_of(here)._watchers:
+            await asyncio.sleep(0)
+
+
+async def test_pages_that_come_all_at_once_are_no_more_than_may_watch(short_dir: Path) -> None:
+    async with rig(short_dir) as here:
+        come = [pulse_of(here).follow(may_act=False, last_id="", good=lambda: True) for _ in range(MOST_WATCHERS + 5)]
+        greeted = [await anext(watcher, None) for watcher in come]
+        assert sum(greeting is not None for greeting in greeted) == MOST_WATCHERS
+        for watcher in come:
+            await cast("Any", watcher).aclose()
 
 
 async def test_so_many_pages_may_watch_and_no_more(short_dir: Path) -> None:
     async with rig(short_dir) as here:
-        watchers = [pulse_of(here).follow(may_act=False, last_id="") for _ in range(MOST_WATCHERS)]
+        watchers = [pulse_of(here).follow(may_act=False, last_id="", good=lambda: True) for _ in range(MOST_WATCHERS)]
         for watcher in watchers:
             await anext(watcher)
         answer = await here.ask(request(method="GET", path="/admin/events"))

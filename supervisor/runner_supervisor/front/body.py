@@ -26,13 +26,15 @@ for milliseconds."""
 
 
 class Answers(NamedTuple):
-    """How many answers a request asks for: `copies` (`n`, or `n_cmpl`) to each of its `prompts`."""
+    """How many answers a request asks for: `copies` (`n`, or `n_cmpl`; 0: nobody knows) to each of its `prompts`."""
 
     prompts: int = 1
     copies: int = 1
 
 
 ONE = Answers()
+UNREAD = Answers(copies=0)
+"""Of a body that was not parsed."""
 
 
 class Body:

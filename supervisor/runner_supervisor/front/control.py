@@ -106,6 +106,7 @@ def create_control_app(
     desk: Desk,
     metrics: Metrics,
     pulse: Pulse,
+    version: Callable[[], int],
     address: Callable[[], str],
     load: Callable[[], Load],
     stop: Callable[[], None],
@@ -118,6 +119,7 @@ def create_control_app(
         desk: where calls of /admin are written down.
         metrics: the front's own series.
         pulse: what the status page shows.
+        version: grows when a key may have ceased to be good.
         address: gives the URL that clients use.
         load: gives what the front is doing.
         stop: begins a drain and then the end.
@@ -232,6 +234,6 @@ def create_control_app(
         stop()
         return {"status": "draining"}
 
-    app.include_router(pages(engines=engines, pulse=pulse))
+    app.include_router(pages(engines=engines, pulse=pulse, version=version))
     app.add_middleware(Stamp, desk=desk)
     return app

@@ -51,8 +51,8 @@ class Figures(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a request asks for: its body's length in bytes, how many prompts, how many answers to each, and whether
-    they are generated (embeddings and scores are not).
+    """What a request asks for: its body's length in bytes, how many prompts, how many answers to each (0: nobody
+    knows), and whether they are generated (embeddings and scores are not).
     """
 
     size_bytes: int
@@ -109,13 +109,13 @@ def figures_of(asked: Asked, seen: Seen) -> Figures:
     if not asked.generates:
         return Figures(prompt, cached, 0, not sure)
     answers = asked.prompts * asked.copies
-    if generated is None or answers > 1 or not seen.whole:
+    if generated is None or answers != 1 or not seen.whole:
         passed = (
             max(seen.pieces, seen.size_bytes // EVENT_BYTES) if seen.streamed else seen.size_bytes // BYTES_PER_TOKEN
         )
-        if generated is None or seen.streamed or asked.prompts > 1:
+        if generated is None or seen.streamed or asked.prompts > 1 or not answers:
             sure = sure and generated is not None and generated * answers >= passed
-            generated = max((generated or 0) * answers, passed)
+            generated = max((generated or 0) * max(1, answers), passed)
         else:
             generated *= answers
     return Figures(prompt, cached, generated, not sure)

@@ -68,6 +68,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._trusted = False
         self._peer = LOCAL
         self._at_work: Relay | None = None
+        self._at_fastapi: Any = None
         self._closing = False
         self._head_bytes = 0
         self._in_head = self._in_message = False
@@ -123,7 +124,7 @@ class FrontProtocol(HttpToolsProtocol):
         if not self._awaited:
             relay.on_request_complete()
         self.cycle = cast("Any", relay)
-        self._at_work = relay
+        self._at_work, self._at_fastapi = relay, None
         relay.start()
         return data[start + len(body) :]
 
@@ -167,7 +168,9 @@ class FrontProtocol(HttpToolsProtocol):
         return not self._in_head and (self.cycle is None or self.cycle.response_complete)
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer a request that never came whole; if others are at work, closing has to do."""
+        """Answer a request that never came whole, once; if others are at work, closing has to do."""
+        if self._closing:
+            return
         self._in_head = False
         if self._idle:
             self._backend.outbox.write(self.transport, refusal.response([CLOSE]))
@@ -182,11 +185,15 @@ class FrontProtocol(HttpToolsProtocol):
         """The client has gone; so do its requests, the one at work and those that wait."""
         if self._watch:
             self._watch.cancel()
-        pending = {self._at_work, self.cycle, *(cycle for cycle, _ in self.pipeline)}
+        pending = {self._at_work, self._at_fastapi, self.cycle, *(cycle for cycle, _ in self.pipeline)}
         super().connection_lost(exc)
         for cycle in pending:
             if isinstance(cycle, Relay):
                 cycle.on_client_lost()
+            elif cycle is not None and not cycle.response_complete:  # uvicorn tells the last of a pipeline alone
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self._at_work = self._at_fastapi = None
 
     def pause_writing(self) -> None:
         """The client does not keep up."""
@@ -293,10 +300,12 @@ class FrontProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a request's body."""
+        """A piece of a request's body. While the connection lingers, of one that nobody has begun."""
+        if self._closing:
+            return
         if isinstance(self.cycle, Relay):
             self.cycle.on_body(body)
-        elif not self._closing:
+        else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -325,10 +334,10 @@ class FrontProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """uvicorn's way to give a request its turn; the next in a pipeline comes through here too."""
         if not isinstance(cycle, Relay):
-            self._at_work = None
+            self._at_work, self._at_fastapi = None, cycle
             super()._start_asgi_task(cycle, app)
             return
-        self._at_work = cycle
+        self._at_work, self._at_fastapi = cycle, None
         if self.pipeline:
             self.loop.call_soon(cycle.start)  # one refusal after another would recurse
         else:

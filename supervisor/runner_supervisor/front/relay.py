@@ -14,7 +14,7 @@ from dataclasses import replace
 from runner_supervisor.front.answers import AnswerHead
 from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, CANCELLED, refused
 from runner_supervisor.front.backend import Backend
-from runner_supervisor.front.body import CHECKED_BYTES, ONE, Body, check_body
+from runner_supervisor.front.body import CHECKED_BYTES, ONE, UNREAD, Body, check_body
 from runner_supervisor.front.client import NOBODY_WAITS, Client
 from runner_supervisor.front.conversations import Lookup
 from runner_supervisor.front.epilogue import cancellation, may_end, notice
@@ -162,7 +162,7 @@ class Relay:
     def _go_on_alone(self, connection: Connection) -> None:
         """The engine finishes the answer, which can be read again, and its slot is taken until it has."""
         self._alone = True
-        self.on_data = drop
+        self.on_data = self._visit.tee(drop) if self._visit.content else drop
         connection.resume_reading()
 
     def pause(self) -> None:
@@ -362,6 +362,7 @@ class Relay:
         if head.takes_slot and backend.upstream() is None and backend.hopeless():
             return backend.unavailable()
         if self._body.size > CHECKED_BYTES and self._principal.limits.tokens is None:
+            self._answers = UNREAD
             return None
         refusal, self._answers = check_body(head, self._body.whole())
         return refusal

@@ -172,6 +172,7 @@ class Front:
             desk=desk,
             metrics=self.metrics,
             pulse=self._pulse,
+            version=lambda: gate.version,
             address=lambda: self.address,
             load=self._load,
             stop=stop,

@@ -136,6 +136,7 @@ class Visit:
         self._settled = True
         if self.content is not None:
             self.content.end(status or None)
+            self.content = None
         desk, reading = self._desk, self._reading
         principal = reading.principal
         prompt_tokens, cached_tokens, generated_tokens, _ = self.figures

@@ -141,6 +141,16 @@ def test_each_death_is_counted_once(metrics: Metrics) -> None:
     assert (samples(metrics))["runner_engine_deaths_total['stall']"] == 1
 
 
+def test_a_death_that_a_follower_shows_again_is_not_counted_again(metrics: Metrics) -> None:
+    early, late = (Death(cause=cause, detail="", at=at, was_ready=True) for cause, at in
+                   ((Cause.OOM, 1.0), (Cause.CRASH, 2.0)))  # fmt: skip
+    for death, restarts in ((early, 1), (late, 2), (early, 1), (early, 2)):
+        metrics.engine.heard(Machine(state=State.READY, last_death=death, restarts=restarts))
+    now = samples(metrics)
+    assert (now["runner_engine_deaths_total['oom']"], now["runner_engine_deaths_total['crash']"]) == (1, 1)
+    assert now["runner_engine_restarts_total[]"] == 3
+
+
 def test_processors_spend_time(metrics: Metrics) -> None:
     now = samples(metrics)
     assert now["runner_host_cpu_seconds_total['user']"] > 0

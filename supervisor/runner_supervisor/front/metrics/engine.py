@@ -108,13 +108,17 @@ class EngineSeries:
         self._engines = engines
         self._deaths: Counter[Cause] = Counter()
         self._last_death = engines.current.machine.last_death
+        self._restarts = self._restarts_seen = engines.current.machine.restarts
 
     def heard(self, machine: Machine) -> None:
         """Its state has changed."""
-        death = machine.last_death
-        if death is not None and death is not self._last_death:
+        before, death = self._last_death, machine.last_death
+        if death is not None and death is not before and (before is None or death.at >= before.at):
+            # An engine that follows another may show an older one than that died of.
             self._deaths[death.cause] += 1
-        self._last_death = death
+            self._last_death = death
+        self._restarts += max(0, machine.restarts - self._restarts_seen)
+        self._restarts_seen = machine.restarts
 
     def collect(self) -> Iterator[Family]:
         """All of it, to be rendered."""
@@ -124,7 +128,7 @@ class EngineSeries:
         yield BUILD.of([((__version__, binary.commit, binary.backend), 1)])
         yield UP.one(machine.state is State.READY)
         yield STATE.of(((state.value,), state is machine.state) for state in State)
-        yield RESTARTS.one(machine.restarts)
+        yield RESTARTS.one(self._restarts)
         yield DEATHS.of(((cause.value,), self._deaths[cause]) for cause in Cause)
         yield LOWERED.one(machine.lowered)
         yield LOAD.of(() if engine.load_s is None else [((), engine.load_s)])

@@ -44,9 +44,11 @@ class Chronicle:
     def hear(self, transition: Transition) -> None:
         """The engine's state has changed."""
         machine, now = transition.machine, self._clock()
-        if machine.last_death is not None and machine.last_death != self._last_death:
-            self._last_death = machine.last_death
-            self._deaths.append(Happening(now, machine.last_death.cause, without_paths(describe(machine.last_death))))
+        before, death = self._last_death, machine.last_death
+        if death is not None and death != before and (before is None or death.at >= before.at):
+            # An engine that follows another may show an older one than that died of.
+            self._last_death = death
+            self._deaths.append(Happening(now, death.cause, without_paths(describe(death))))
         if machine.state is State.READY and self._deaths and self._deaths[-1].back_after_s is None:
             latest = self._deaths.pop()
             self._deaths.append(replace(latest, back_after_s=round(now - latest.at, 1)))

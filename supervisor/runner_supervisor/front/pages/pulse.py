@@ -92,13 +92,14 @@ class Pulse:
         wanted = request_id.encode()
         return [live for live in self._live if live.visit.request_id == wanted]
 
-    def follow(self, *, may_act: bool, last_id: str) -> AsyncIterator[bytes]:
-        """Server-sent events for one page, until the service ends: a greeting, then each second a snapshot and the
-        lines that were logged; a snapshot more when the engine's state changes.
+    def follow(self, *, may_act: bool, last_id: str, good: Callable[[], bool]) -> AsyncIterator[bytes]:
+        """Server-sent events for one page, until the service ends: a greeting, then each second the lines that were
+        logged and a snapshot; a snapshot more when the engine's state changes.
 
         Args:
             may_act: whether it may cancel and restart, and see all lines.
             last_id: of the last event that it had (Last-Event-ID); "" for none.
+            good: whether it may go on; if not, its client has to ask anew.
 
         Raises:
             RefusedError: as many pages watch as may.
@@ -107,19 +108,21 @@ class Pulse:
             raise RefusedError(TOO_MANY_WATCHERS)
         run, _, line = last_id.partition("-")
         known = run == self._run and line.isdecimal() and len(line) <= LONGEST_NUMBER
-        return self._events(may_act=may_act, seen=int(line) if known else 0)
+        return self._events(may_act=may_act, seen=int(line) if known else 0, good=good)
 
-    async def _events(self, *, may_act: bool, seen: int) -> AsyncIterator[bytes]:
+    async def _events(self, *, may_act: bool, seen: int, good: Callable[[], bool]) -> AsyncIterator[bytes]:
+        if self._watchers >= MOST_WATCHERS:  # others that were let in with it have begun first
+            return
         self._watchers += 1
         try:
             greeting = Greeting(self._run, __version__, may_act, self._history.columns())
             yield self._event("hello", orjson.dumps(greeting), seen)
-            while not self._closed:
+            while not self._closed and good():
                 beaten = self._beaten
-                lines, seen = self._tail.after(seen, guarded=may_act), self._tail.count
-                yield self._event("now", self._snapshot(), seen)
+                lines, seen = self._tail.after(seen, guarded=may_act)
                 if lines:
                     yield self._event("log", orjson.dumps(lines), seen)
+                yield self._event("now", self._snapshot(), seen)
                 await beaten.wait()
         finally:
             self._watchers -= 1

@@ -16,9 +16,13 @@ from itertools import takewhile
 
 from runner_supervisor.engine.logs import STAMPED, EngineLog, parse, without_paths
 from runner_supervisor.engine.supervisor import QUOTES
+from runner_supervisor.front import strikes
 
 KEPT_LINES = 1_000
 LINE_CHARACTERS = 400
+
+GUARDED = frozenset({QUOTES, strikes.logger.name})
+"""Loggers of ours that quote an engine's last words, or tell who asked."""
 
 TOLD_TO_ALL = frozenset({"info", "error"})
 """Levels of llama-server's that tell of its own work; warnings and debug lines may quote requests, as do lines
@@ -48,24 +52,24 @@ class LogTail(logging.Handler):
         self._lines: deque[LogLine] = deque(maxlen=most)
         self._count = 0
 
-    @property
-    def count(self) -> int:
-        """The number of the last line."""
-        return self._count
-
-    def after(self, number: int, *, guarded: bool) -> list[LogLine]:
-        """The lines that came after that one, as far as they are still kept, oldest first.
+    def after(self, number: int, *, guarded: bool) -> tuple[list[LogLine], int]:
+        """The lines that came after that one, as far as they are still kept, oldest first; and the last one's number.
 
         Args:
             number: of the last line that the reader has.
             guarded: whether it may see those for administrators, too.
         """
-        newer = [*takewhile(lambda line: line.number > number, reversed(list(self._lines)))][::-1]
-        return newer if guarded else [line for line in newer if not line.guarded]
+        self.acquire()
+        try:
+            newer = [*takewhile(lambda line: line.number > number, reversed(self._lines))][::-1]
+            last = self._count
+        finally:
+            self.release()
+        return (newer if guarded else [line for line in newer if not line.guarded]), last
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a line of the supervisor's own log."""
-        self._add("front", record.levelname.lower(), record.getMessage(), guarded=record.name == QUOTES)
+        self._add("front", record.levelname.lower(), record.getMessage(), guarded=record.name in GUARDED)
 
     def hear(self, line: str) -> None:
         """Keep a line of llama-server's log."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
@@ -20,24 +21,31 @@ EVENTS: Mapping[str, str] = {"x-accel-buffering": "no"}
 """Tells nginx to pass events on as they come."""
 
 
-def pages(*, engines: Succession, pulse: Pulse) -> APIRouter:
+def pages(*, engines: Succession, pulse: Pulse, version: Callable[[], int]) -> APIRouter:
     """The routes.
 
     Args:
         engines: of which the one that serves may have a chat page of its own.
         pulse: what the status page shows.
+        version: grows when a key may have ceased to be good.
     """
     router = APIRouter()
     files = read_files()
+    has_page: dict[Path, bool] = {}
+    """By the engine's socket; of the one that was asked last."""
 
     @router.api_route("/", methods=READ)
     async def front_door() -> Response:
         """llama-server's own chat page where it has one, else ours."""
         engine = engines.current
         if engine.state is State.READY:
-            async with Probe(engine.socket) as probe:
-                if await probe.has_page():
-                    return RedirectResponse("/index.html")
+            if engine.socket not in has_page:
+                async with Probe(engine.socket) as probe:
+                    found = await probe.has_page()
+                has_page.clear()
+                has_page[engine.socket] = found
+            if has_page[engine.socket]:
+                return RedirectResponse("/index.html")
         return RedirectResponse("/playground")
 
     @router.api_route("/dashboard", methods=READ)
@@ -57,7 +65,12 @@ def pages(*, engines: Succession, pulse: Pulse) -> APIRouter:
     @router.get("/admin/events")
     async def events(request: Request) -> Response:
         may_act = request.state.principal.may(Scope.ADMIN)
-        stream = pulse.follow(may_act=may_act, last_id=request.headers.get("last-event-id", ""))
+        judged_at = version()
+        stream = pulse.follow(
+            may_act=may_act,
+            last_id=request.headers.get("last-event-id", ""),
+            good=lambda: version() == judged_at,
+        )
         return StreamingResponse(stream, media_type="text/event-stream", headers=EVENTS)
 
     @router.post("/admin/requests/{request_id}/cancel")

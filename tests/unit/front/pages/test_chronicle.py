@@ -36,6 +36,13 @@ def test_a_death_is_told_and_after_how_long_requests_were_served_again() -> None
     assert (happening.at, happening.back_after_s) == (100.0, 2.5)
 
 
+def test_a_death_that_a_follower_shows_again_is_not_told_again() -> None:
+    chronicle = Chronicle(None)
+    for death in (DEATH, replace(DEATH, at=2.0), DEATH):
+        chronicle.hear(Transition(before=State.LOADING, machine=Machine(state=State.READY, last_death=death)))
+    assert len(chronicle.last()) == 2
+
+
 def test_a_death_that_was_known_before_is_not_told_again() -> None:
     chronicle = Chronicle(DEATH)
     chronicle.hear(Transition(before=State.STARTING, machine=Machine(state=State.READY, last_death=DEATH)))

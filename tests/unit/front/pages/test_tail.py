@@ -13,7 +13,7 @@ from runner_supervisor.front.pages.tail import LINE_CHARACTERS, LogTail, tailing
 
 
 def texts(tail: LogTail, *, guarded: bool, after: int = 0) -> list[str]:
-    return [line.text for line in tail.after(after, guarded=guarded)]
+    return [line.text for line in tail.after(after, guarded=guarded)[0]]
 
 
 def test_both_logs_are_heard_until_nobody_listens(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_both_logs_are_heard_until_nobody_listens(tmp_path: Path) -> None:
     log.add("0.00.002.717 I later")
     logger.warning("later")
     log.close()
-    seen = [(line.number, line.source, line.level, line.text) for line in tail.after(0, guarded=True)]
+    seen = [(line.number, line.source, line.level, line.text) for line in tail.after(0, guarded=True)[0]]
     assert seen == [(1, "engine", "info", "srv  load_model: loading"), (2, "front", "warning", "engine 1 died")]
 
 
@@ -59,7 +59,7 @@ def test_a_reader_gets_what_came_after_the_last_line_it_had() -> None:
     for number in range(5):
         tail.hear(f"0.00.001.717 I {number}")
     assert texts(tail, guarded=False, after=3) == ["3", "4"]
-    assert texts(tail, guarded=False, after=tail.count) == []
+    assert texts(tail, guarded=False, after=tail.after(0, guarded=True)[1]) == []
 
 
 def test_lines_and_their_length_are_bounded() -> None:
@@ -75,3 +75,12 @@ def test_files_lose_their_folders() -> None:
     tail = LogTail()
     tail.hear("0.00.001.717 E load: cannot open /home/someone/models/a.gguf")
     assert texts(tail, guarded=True) == ["load: cannot open a.gguf"]
+
+
+def test_who_tries_wrong_keys_is_for_administrators(tmp_path: Path) -> None:
+    log = EngineLog(tmp_path / "engine.log")
+    with tailing(log) as tail:
+        logging.getLogger("runner_supervisor.front.strikes").warning("10 wrong keys from 192.0.2.1")
+    log.close()
+    assert texts(tail, guarded=False) == []
+    assert len(texts(tail, guarded=True)) == 1
