@@ -155,7 +155,7 @@ def tracing(settings: Settings) -> Iterator[Tracer | None]:
     """What begins spans, for one run; at its end, those that wait are handed over. None: traces are off.
 
     Raises:
-        ConfigError: OpenTelemetry is not installed.
+        ConfigError: OpenTelemetry is not installed, or its environment is wrong.
     """
     if settings.traces_url is None:
         yield None
@@ -168,11 +168,13 @@ def tracing(settings: Settings) -> Iterator[Tracer | None]:
         raise ConfigError(
             "traces_url needs OpenTelemetry: pip install 'runner-supervisor[otel]', or unset traces_url"
         ) from None
-    tracer = OpenTelemetry(
-        endpoint_of(settings.traces_url),
-        sample=settings.traces_sample,
-        scheme="https" if settings.tls_cert else "http",
-    )
+    scheme = "https" if settings.tls_cert else "http"
+    try:
+        tracer = OpenTelemetry(endpoint_of(settings.traces_url), sample=settings.traces_sample, scheme=scheme)
+    except ValueError as error:
+        raise ConfigError(
+            f"OpenTelemetry cannot begin: {error}; look at the environment's OTEL_* variables"
+        ) from None
     try:
         yield tracer
     finally:

@@ -157,3 +157,19 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(traces_url="http://127.0.0.1:4318")
     with pytest.raises(ConfigError, match=r"pip install 'runner-supervisor\[otel\]'"), tracing(settings):
         pass
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "many"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
+    ],
+)
+def test_opentelemetrys_own_variables_may_be_wrong(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(ConfigError, match=r"OpenTelemetry cannot begin: .*OTEL_"),
+        tracing(Settings(traces_url="http://127.0.0.1:4318")),
+    ):
+        pass
