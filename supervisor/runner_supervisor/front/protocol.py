@@ -36,7 +36,7 @@ from runner_supervisor.front.replies import (
     Refusal,
 )
 from runner_supervisor.front.requestids import accept
-from runner_supervisor.front.traces import CONTEXT, Headers
+from runner_supervisor.front.traces import CONTEXT
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._reading: Reading | None = None
         self._request_id: bytes | None = None
         self._traced = backend.desk.tracer is not None
-        self._context: Headers = ()
+        self._context: list[tuple[bytes, bytes]] = []
         self._deadline = 0.0
         self._watch: asyncio.TimerHandle | None = None
 
@@ -235,7 +235,7 @@ class FrontProtocol(HttpToolsProtocol):
         self.headers = []
         self._length = 0
         self._request_id = None
-        self._context = ()
+        self._context = []
         self._in_head = self._in_message = True
         self._head_bytes = 0
         self._begun += 1
@@ -251,7 +251,7 @@ class FrontProtocol(HttpToolsProtocol):
         elif name == b"x-request-id":
             self._request_id = value
         elif self._traced and name in CONTEXT:  # of this request alone: its head is remembered without
-            self._context += ((name, value),)
+            self._context.append((name, value))
         else:
             self.headers.append((name, value))
 

@@ -10,7 +10,7 @@ gen-ai), and `runner.*` where there is none. Nothing that a client wrote is in t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -44,7 +44,7 @@ METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "PO
 """Those that HTTP's conventions know; others are `_OTHER`."""
 
 Attribute = str | int | bool
-Headers = tuple[tuple[bytes, bytes], ...]
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Phase(NamedTuple):
