@@ -136,6 +136,18 @@ async def test_a_request_belongs_to_its_clients_trace_and_the_engine_to_the_requ
     assert b"\r\ntracestate: a=1,b=2\r\n" in here.engine.asked[0].head
 
 
+async def test_long_bodies_and_none_go_on_with_a_name_too(short_dir: Path, collector: Collector) -> None:
+    long = b'{"prompt":"%b"}' % (b"x" * 100_000)
+    async with rig(short_dir, max_body_bytes=1 << 20) as here:
+        with closing(tracer(collector)) as here.front.desk.tracer:
+            listing = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
+            await answers(here, post(body=long), listing)
+    assert [asked.body for asked in here.engine.asked] == [long, b""]
+    completion, models = collector.requests()
+    assert names(here, [completion, models])
+    assert (models.name, collector.children(models)) == ("GET /v1/models", [])
+
+
 async def test_what_its_client_does_not_sample_is_not_sampled(short_dir: Path, collector: Collector) -> None:
     async with rig(short_dir) as here:
         with closing(tracer(collector)) as here.front.desk.tracer:
