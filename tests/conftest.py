@@ -14,9 +14,9 @@ REPOSITORY = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No RUNNER_* setting of the developer's reaches a test, but for where builds are cached."""
+    """No RUNNER_* or OTEL_* setting of the developer's reaches a test, but for where builds are cached."""
     for name in list(os.environ):
-        if name.startswith("RUNNER_") and name != "RUNNER_CACHE_DIR":
+        if name.startswith(("RUNNER_", "OTEL_")) and name != "RUNNER_CACHE_DIR":
             monkeypatch.delenv(name)
     monkeypatch.delenv("LLAMA_CPP_DIR", raising=False)
 

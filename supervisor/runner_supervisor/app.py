@@ -36,6 +36,7 @@ from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.pages.tail import LogTail, tailing
 from runner_supervisor.front.server import Front, bind_tcp, bind_unix
 from runner_supervisor.front.tls import Certificate
+from runner_supervisor.front.traces import tracing
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.layout import Layout
 from runner_supervisor.logformat import ENGINE, also_log, set_level
@@ -135,6 +136,7 @@ def run(settings: Settings, calls: Calls, *, manager: Manager, listener: socket.
         tcp = stack.enter_context(listener or bind_tcp(settings.host, settings.port))
         control = stack.enter_context(bind_unix(layout.control_socket))
         stack.callback(layout.control_socket.unlink, missing_ok=True)
+        tracer = stack.enter_context(tracing(settings))
         plan = plan_for(settings, find_binary=calls.find_binary, tell=calls.on_sizing)
         keys = KeyStore(layout.keys, given=given_keys)
         stack.callback(keys.close)
@@ -150,7 +152,7 @@ def run(settings: Settings, calls: Calls, *, manager: Manager, listener: socket.
         also_log(requests=settings.log_requests, engine=settings.log_engine)
         stack.callback(log.close)
         tail = stack.enter_context(tailing(log))
-        behind = stack.enter_context(reception(settings, layout, keys, certificate))
+        behind = stack.enter_context(reception(settings, layout, keys, certificate, tracer))
 
         async def serve() -> None:
             service = Service(

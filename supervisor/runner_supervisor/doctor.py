@@ -21,6 +21,7 @@ from runner_supervisor.engine.sizing import Sizing, mib
 from runner_supervisor.errors import RunnerError
 from runner_supervisor.front.server import bind_tcp
 from runner_supervisor.front.tls import Certificate
+from runner_supervisor.front.traces import tracing
 from runner_supervisor.layout import Layout
 from runner_supervisor.planning import model_of, sizing_of
 from runner_supervisor.remote import Remote
@@ -127,7 +128,7 @@ def machine() -> Iterator[Finding]:
 
 
 def service(settings: Settings, layout: Layout) -> Iterator[Finding]:
-    """Keys, certificate, address and state folder."""
+    """Keys, certificate, traces, address and state folder."""
     try:
         given = len(settings.given_keys())
     except RunnerError as error:
@@ -141,6 +142,12 @@ def service(settings: Settings, layout: Layout) -> Iterator[Finding]:
             yield failure("certificate", error)
         else:
             yield Finding("certificate", Level.OK, str(settings.tls_cert))
+    if settings.traces_url:
+        try:
+            with tracing(settings):
+                yield Finding("traces", Level.OK, f"to {settings.traces_url}")
+        except RunnerError as error:
+            yield failure("traces", error)
     yield _address(settings, layout)
     yield _disk("disk for logs", settings.state_dir, LOGS_BYTES, "make room, or name another folder with --state-dir")
 

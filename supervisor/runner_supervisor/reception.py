@@ -13,6 +13,7 @@ from runner_supervisor.front.contentlog import ContentLog
 from runner_supervisor.front.requestids import RequestIds
 from runner_supervisor.front.strikes import Strikes
 from runner_supervisor.front.tls import Certificate
+from runner_supervisor.front.traces import Tracer
 from runner_supervisor.front.visit import Desk
 from runner_supervisor.keys.limiter import shared_limits
 from runner_supervisor.keys.limits import Limiter, LocalLimits
@@ -37,6 +38,7 @@ class Reception:
         certificate: Certificate | None,
         audit: AuditLog | None,
         contents: ContentLog | None,
+        tracer: Tracer | None,
     ) -> None:
         """Read what keys have used so far.
 
@@ -58,6 +60,7 @@ class Reception:
             strikes=Strikes(clock=time.monotonic),
             proxies=Proxies(settings.trusted_proxies),
             ids=RequestIds(),
+            tracer=tracer,
         )
 
     async def run(self) -> None:
@@ -87,7 +90,7 @@ class Reception:
 
 @contextlib.contextmanager
 def reception(
-    settings: Settings, layout: Layout, keys: KeyStore, certificate: Certificate | None
+    settings: Settings, layout: Layout, keys: KeyStore, certificate: Certificate | None, tracer: Tracer | None
 ) -> Iterator[Reception]:
     """The reception of one run, with its files open.
 
@@ -102,4 +105,6 @@ def reception(
         if settings.log_content and settings.content_log:
             contents = ContentLog(settings.content_log)
             stack.callback(contents.close)
-        yield Reception(settings, layout, keys, certificate=certificate, audit=audit, contents=contents)
+        yield Reception(
+            settings, layout, keys, certificate=certificate, audit=audit, contents=contents, tracer=tracer
+        )

@@ -25,7 +25,10 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-FIXED = ("host", "port", "tls_cert", "tls_key", "state_dir", "audit", "log_content", "content_log", "limits_url")
+FIXED = (
+    "host", "port", "tls_cert", "tls_key", "state_dir", "audit", "log_content", "content_log", "limits_url",
+    "traces_url", "traces_sample",
+)  # fmt: skip
 """Settings that a running supervisor cannot change: where it is reached, and where it writes things down."""
 
 SLACK_S = 5.0

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -165,6 +166,17 @@ class Settings(BaseSettings):
     metrics_by_key: bool = Field(
         False, description="Count requests and tokens of each key in /metrics, by its id: a series for every key."
     )
+    traces_url: str | None = Field(
+        None,
+        description="http(s)://host[:port] of an OpenTelemetry collector (OTLP over HTTP) that gets a trace of every "
+        "request, without content; needs the extra `otel`.",
+    )
+    traces_sample: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of requests that are traced, of those that come with no trace of their own.",
+    )
 
     @field_validator("engine_args", mode="before")
     @classmethod
@@ -213,6 +225,16 @@ class Settings(BaseSettings):
     def _refuse_other_than_redis(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("it must begin with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("traces_url")
+    @classmethod
+    def _refuse_other_than_http(cls, value: str | None) -> str | None:
+        parts = urlsplit(value) if value is not None else None
+        if parts and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0):
+            raise ValueError("it must be http://host[:port] or https://host[:port]")
+        if parts and "@" in parts.netloc:
+            raise ValueError("it may hold no password; the environment's OTEL_EXPORTER_OTLP_HEADERS can")
         return value
 
     @field_validator("engine_args")

@@ -115,6 +115,15 @@ def test_a_key_file_and_a_certificate_that_are_not_there_fail(tmp_path: Path) ->
     assert (found["keys"].level, found["certificate"].level) == (Level.FAIL, Level.FAIL)
 
 
+def test_what_traces_need_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(state_dir=tmp_path / "state", port=0, traces_url="http://127.0.0.1:4318")
+    found = by_name(doctor.service(settings, Layout(settings.state_dir)))["traces"]
+    assert (found.level, found.found) == (Level.OK, "to http://127.0.0.1:4318")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "0")
+    failed = by_name(doctor.service(settings, Layout(settings.state_dir)))["traces"]
+    assert (failed.level, failed.advice) == (Level.FAIL, "look at the environment's OTEL_* variables")
+
+
 def test_a_model_that_is_none_fails(settings: Settings, tmp_path: Path) -> None:
     no_model = settings.model_copy(update={"model": tmp_path / "none.gguf"})
     failed = by_name(examine(no_model, "cpu", machine_has(tmp_path)).findings)["model"]

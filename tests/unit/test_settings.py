@@ -148,3 +148,17 @@ def test_paths_are_absolute_from_the_start(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_the_fronts_own_paths_are_not_opened(path: str) -> None:
     with pytest.raises(ConfigError, match="the front's own"):
         load_settings({"open_paths": [path]}, config=None, environ={})
+
+
+@pytest.mark.parametrize(
+    "url", ["host:4318", "grpc://host:4317", "http://", "http://host:99999", "http://[", "http://u:hush@host"]
+)
+def test_a_collectors_url_is_http_and_holds_no_password(url: str) -> None:
+    with pytest.raises(ConfigError, match="bad setting traces_url on the command line: ") as caught:
+        load_settings({"traces_url": url}, config=None, environ={})
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://collector:4318", "https://[::1]/otlp/v1/traces"])
+def test_a_collectors_url_may_have_a_path(url: str) -> None:
+    assert load_settings({"traces_url": url}, config=None, environ={}).traces_url == url

@@ -39,7 +39,8 @@ def test_nothing_is_given_to_a_shell() -> None:
 
 def test_every_package_we_need_has_a_range_with_an_end() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["redis"]]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["otel"], *extras["redis"]]
     assert [package for package in needed if ">=" not in package or ",<" not in package] == []
 
 

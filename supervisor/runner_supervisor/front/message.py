@@ -92,20 +92,21 @@ class Head:
         self.plain = not self.looks_up and self.path != conversations.STREAM_PATH
         self.lines = _forwarded(method, target, headers)
 
-    def encode(self, body: list[bytes], length: int) -> list[bytes]:
+    def encode(self, body: list[bytes], length: int, more: bytes = b"") -> list[bytes]:
         """A request with this head as the engine gets it, in pieces to write: one, if the body is small.
 
         Args:
             body: pieces of the body.
             length: their bytes in all.
+            more: header lines of this request alone, each with its end.
         """
         if not self.plain and self.owner:
             # A body where none is meant the engine would read as a form, and believe it more than the query.
             body = [conversations.private_question(self.owner, b"".join(body))] if self.looks_up else []
             length = sum(map(len, body))
         if not length and self.method in NO_BODY_MEANT:
-            return [self.lines + b"\r\n"]
-        head = b"%bcontent-length: %d\r\n\r\n" % (self.lines, length)
+            return [b"%b%b\r\n" % (self.lines, more)]
+        head = b"%b%bcontent-length: %d\r\n\r\n" % (self.lines, more, length)
         return [head + b"".join(body)] if length <= JOINED_BYTES else [head, *body]
 
 

@@ -36,6 +36,7 @@ from runner_supervisor.front.replies import (
     Refusal,
 )
 from runner_supervisor.front.requestids import accept
+from runner_supervisor.front.traces import CONTEXT
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class FrontProtocol(HttpToolsProtocol):
         self._read_at = 0
         self._reading: Reading | None = None
         self._request_id: bytes | None = None
+        self._traced = backend.desk.tracer is not None
+        self._context: list[tuple[bytes, bytes]] = []
         self._deadline = 0.0
         self._watch: asyncio.TimerHandle | None = None
 
@@ -239,6 +242,7 @@ class FrontProtocol(HttpToolsProtocol):
         self.headers = []
         self._length = 0
         self._request_id = None
+        self._context = []
         self._in_head = self._in_message = True
         self._head_bytes = 0
         self._begun += 1
@@ -253,6 +257,8 @@ class FrontProtocol(HttpToolsProtocol):
             self._length = int(value)
         elif name == b"x-request-id":
             self._request_id = value
+        elif self._traced and name in CONTEXT:  # of this request alone: its head is remembered without
+            self._context.append((name, value))
         else:
             self.headers.append((name, value))
 
@@ -280,7 +286,7 @@ class FrontProtocol(HttpToolsProtocol):
     def _relay(self, reading: Reading, length: int) -> Relay:
         """A request for the engine. `length`: of its body, in bytes."""
         request_id = self._request_id or self._backend.desk.ids.next()
-        return Relay(reading, length, request_id, backend=self._backend, client=self, loop=self.loop)
+        return Relay(reading, length, request_id, self._context, backend=self._backend, client=self, loop=self.loop)
 
     def _hand_to_fastapi(self, reading: Reading, request_id: bytes) -> None:
         url, headers = self.url, self.headers

@@ -32,6 +32,7 @@ from runner_supervisor.front.replies import (
     Refusal,
     Reply,
 )
+from runner_supervisor.front.traces import Headers
 from runner_supervisor.front.upstream import Connection, Upstream
 from runner_supervisor.front.visit import Visit
 
@@ -75,6 +76,7 @@ class Relay:
         reading: Reading,
         length: int,
         request_id: bytes,
+        context: Headers = (),
         *,
         backend: Backend,
         client: Client,
@@ -83,7 +85,7 @@ class Relay:
         self._head = head = reading.head
         self._principal = reading.principal
         self._reading = reading
-        self._visit = Visit(reading, request_id, client, backend.desk)
+        self._visit = Visit(reading, request_id, client, backend.desk, context)
         self.keep_alive = head.keep_alive
         self._has_body = length > 0 or head.chunked
         self._backend = backend
@@ -421,10 +423,11 @@ class Relay:
             return
         self._upstream = upstream
         send = upstream.send_on_new if self._was_stale else upstream.send
-        head, body = self._head, self._body
-        self._visit.sent()
+        head, body, visit = self._head, self._body, self._visit
+        visit.sent()
+        request = head.encode(body.pieces, body.size, visit.trace_lines)
         try:
-            self._connection = send(head.encode(body.pieces, body.size), self, head_only=head.head_only)
+            self._connection = send(request, self, head_only=head.head_only)
         except BlockingIOError:  # its backlog is full
             now = self._loop.time()
             deadline = now + CONNECT_S if deadline is None else deadline

@@ -18,6 +18,7 @@ from runner_supervisor.front.ratelimits import header_lines, refusal
 from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.requestids import RequestIds
 from runner_supervisor.front.strikes import Strikes
+from runner_supervisor.front.traces import Headers, Trace, Tracer
 from runner_supervisor.keys.limits import UNLIMITED, Limiter
 
 NOTHING = Figures()
@@ -32,7 +33,10 @@ class Caller(Protocol):
 
 @dataclass
 class Desk:
-    """Where requests are written down. `model`: the name of the model that is served."""
+    """Where requests are written down.
+
+    `tracer`: begins their spans; None: traces are off. `model`: the name of the model that is served.
+    """
 
     limiter: Limiter
     audit: AuditLog | None
@@ -40,6 +44,7 @@ class Desk:
     strikes: Strikes
     proxies: Proxies
     ids: RequestIds
+    tracer: Tracer | None = None
     model: str = ""
     tally: Tally = field(default_factory=Tally)
 
@@ -52,22 +57,31 @@ class Visit:
         figures: what the engine has spent on it, as far as that is known.
         first_s: when the first of its answer's body came; 0: not yet.
         streamed: whether its answer is a stream of events.
+        trace_lines: the header lines that name its span to the engine; empty: traces are off.
     """
 
     content: Content | None = None
     figures = NOTHING
     first_s = 0.0
     streamed = False
+    trace_lines = b""
+    _trace: Trace | None = None
     _settled = False
     _then: Callable[[Refusal | None], None]
     _verdict: Verdict | None = None
 
-    def __init__(self, reading: Reading, request_id: bytes, caller: Caller, desk: Desk) -> None:
+    def __init__(
+        self, reading: Reading, request_id: bytes, caller: Caller, desk: Desk, context: Headers = ()
+    ) -> None:
+        """Begin. `context`: the headers that say which span it belongs to, if traces are on."""
         self.began_s = self._sent_s = perf_counter()
         self.request_id = request_id
         self._reading = reading
         self._caller = caller
         self._desk = desk
+        if desk.tracer is not None:
+            self._trace = desk.tracer.begin(context)
+            self.trace_lines = self._trace.lines
 
     def punish(self) -> float:
         """Count the wrong key that it came with; returns for how many seconds the answer is kept back."""
@@ -139,7 +153,7 @@ class Visit:
             self.content = None
         desk, reading = self._desk, self._reading
         principal = reading.principal
-        prompt_tokens, cached_tokens, generated_tokens, _ = self.figures
+        prompt_tokens, cached_tokens, generated_tokens, estimated = self.figures
         verdict = self._verdict
         if verdict is not None and verdict.exceeded is None:
             if verdict is not UNLIMITED:
@@ -158,25 +172,28 @@ class Visit:
             first_s=self.first_s if self.streamed else 0.0,
             now_s=now_s,
         )
+        if desk.audit is None and self._trace is None:
+            return
+        took_s = now_s - self.began_s
+        entry = Entry(
+            time() - took_s,
+            self.request_id,
+            principal.share.key or None,
+            principal.name or None,
+            self._caller.address(reading.forwarded),
+            reading.head.method.decode(),
+            reading.head.route.label,
+            status or None,
+            outcome,
+            1000 * took_s,
+            desk.model,
+            prompt_tokens,
+            cached_tokens,
+            generated_tokens,
+            self.queue_ms,
+            1000 * (self.first_s - self.began_s) if self.first_s else None,
+        )
         if desk.audit is not None:
-            took_s = now_s - self.began_s
-            desk.audit.record(
-                Entry(
-                    time() - took_s,
-                    self.request_id,
-                    principal.share.key or None,
-                    principal.name or None,
-                    self._caller.address(reading.forwarded),
-                    reading.head.method.decode(),
-                    reading.head.route.label,
-                    status or None,
-                    outcome,
-                    1000 * took_s,
-                    desk.model,
-                    prompt_tokens,
-                    cached_tokens,
-                    generated_tokens,
-                    self.queue_ms,
-                    1000 * (self.first_s - self.began_s) if self.first_s else None,
-                )
-            )
+            desk.audit.record(entry)
+        if self._trace is not None:
+            self._trace.end(entry, streamed=self.streamed, estimated=estimated)

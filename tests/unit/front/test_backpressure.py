@@ -84,7 +84,7 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
         upstream=lambda: upstream,
         begin=lambda _: None,
         end=lambda _: None,
-        desk=SimpleNamespace(contents=None, audit=None, model="", tally=Tally()),
+        desk=SimpleNamespace(contents=None, audit=None, tracer=None, model="", tally=Tally()),
     )
     head = Head(b"GET", b"/x", [], http_1_0=False, keep_alive=True, owner=None)
     relay = Relay(
