@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import SystemRandom
@@ -23,7 +22,7 @@ from runner_supervisor.options import ConfigOption, JsonOption, StateDirOption, 
 from runner_supervisor.private import write_private
 from runner_supervisor.remote import Remote
 
-MOST_AT_ONCE = 1024
+MOST_AT_ONCE = 512
 MOST_STEPS = 16
 STEP_S = 10.0
 INTERRUPTED = 130
@@ -114,7 +113,7 @@ def bench(
         show.err.print(f"drawn: {picture}", highlight=False, markup=False)
     if report.interrupted:
         show.err.print("interrupted; of the step under way, what had ended counts")
-        sys.exit(INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     raise typer.Exit(1 if any(step.errors for step in report.steps) else 0)
 
 

@@ -69,7 +69,6 @@ commands = typer.Typer(
 )
 commands.add_typer(keys_cli.commands, name="keys")
 commands.add_typer(service_cli.commands, name="service")
-commands.command()(bench_cli.bench)
 WhereOption = Annotated[
     Path | None,
     typer.Option(
@@ -353,6 +352,9 @@ def stop(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> No
     with show.err.status(f"stopping {answer['address']}: {answer['in_flight']} requests in flight"):
         wait_until(lambda: has_ended(process), limit_s=limit_s, late=late)
     show.out.print("stopped")
+
+
+commands.command()(bench_cli.bench)
 
 
 def _find_binary(*, beat: Callable[[], object]) -> EngineBinary:

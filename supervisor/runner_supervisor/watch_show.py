@@ -60,7 +60,7 @@ def watch(events: Iterable[Event], *, as_json: bool) -> None:
         if as_json:
             for event in events:
                 show.out.print(json.dumps(as_object(event)), highlight=False, markup=False)
-        elif show.out.is_terminal:
+        elif show.out.is_terminal and not show.out.is_dumb_terminal:
             _on_terminal(events)
         else:
             view = View()

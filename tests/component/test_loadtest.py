@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from tests.component.front_rig import CHUNKED, DEADLINE_S, Asked, Engine, Rig, counted, rig
+from tests.component.tls_rig import issue
 
 from runner_supervisor.core.states import State
 from runner_supervisor.errors import RunnerError
+from runner_supervisor.front.tls import Certificate
 from runner_supervisor.layout import Layout
 from runner_supervisor.loadtest.endpoint import connected
 from runner_supervisor.loadtest.figures import Step
@@ -178,7 +180,7 @@ async def test_what_fails_is_counted_by_cause(short_dir: Path, ending: Answer | 
 async def test_who_has_no_key_is_told_to_give_one(short_dir: Path, key: str | None) -> None:
     told = Told()
     async with rig(short_dir, chat, keys=["secret"]) as here:
-        with pytest.raises(RunnerError, match="answers 401: .*; give a key in API_KEY"):
+        with pytest.raises(RunnerError, match=r"answers 401: .*; give a key in API_KEY"):
             await load(here, told, key=key)
         await load(here, told, key="secret")
     assert len(told.steps) == 2
@@ -188,8 +190,20 @@ async def test_an_address_at_which_nothing_answers_is_named(short_dir: Path) -> 
     async with rig(short_dir, chat) as here:
         port = here.port
     async with connected(f"http://127.0.0.1:{port}", key=None, cacert=None) as endpoint:
-        with pytest.raises(RunnerError, match=rf"nothing answers at http://127\.0\.0\.1:{port}"):
+        with pytest.raises(RunnerError, match=rf"cannot reach http://127\.0\.0\.1:{port}: .*; does it run there\?"):
             await endpoint.model()
+
+
+async def test_a_certificate_of_ones_own_has_to_be_named(short_dir: Path) -> None:
+    files = issue(short_dir)
+    files.authority.cert_pem.write_to_path(str(short_dir / "authority.pem"))
+    async with rig(short_dir, chat, certificate=Certificate(files.certificate, files.key)) as here:
+        url = f"https://127.0.0.1:{here.port}"
+        async with connected(url, key=None, cacert=None) as endpoint:
+            with pytest.raises(RunnerError, match="name the certificate to trust with --cacert"):
+                await endpoint.model()
+        async with connected(url, key=None, cacert=short_dir / "authority.pem") as endpoint:
+            assert await endpoint.model() == "demo"
 
 
 async def test_a_first_request_that_fails_ends_it(short_dir: Path) -> None:

@@ -11,6 +11,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from tests.e2e.conftest import COMMAND, END_TIMEOUT_S, START_TIMEOUT_S, Supervis
 
 ORDERS = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 SIZE = (45, 110)
+ENTER = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"
+"""Makes the terminal the program's own, so that Ctrl-C there reaches it."""
 
 
 def command(state_dir: Path, *options: str) -> list[str]:
@@ -58,7 +61,7 @@ def terminal(arguments: list[str]) -> Iterator[Terminal]:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
     environment = os.environ | {"TERM": "xterm-256color"}
     process = subprocess.Popen(
-        ["setsid", "--ctty", *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [sys.executable, "-c", ENTER, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
     )
     os.close(theirs)
     try:

@@ -42,7 +42,9 @@ class Endpoint:
         try:
             response = await self._client.get("/v1/models", timeout=CONNECT_S)
         except httpx.HTTPError as error:
-            raise RunnerError(f"nothing answers at {url}: {error or type(error).__name__}") from None
+            untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
+            advice = "name the certificate to trust with --cacert" if untrusted else "does it run there?"
+            raise RunnerError(f"cannot reach {url}: {error or type(error).__name__}; {advice}") from None
         if response.is_error:
             raise _refused(url, response)
         try:
@@ -86,7 +88,7 @@ class Endpoint:
             return Failure("timeout", f"no whole answer within {ANSWER_S:g} s")
         except httpx.ConnectError as error:
             return Failure("no connection", str(error))
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             return Failure("broken connection", str(error) or type(error).__name__)
         return reading.outcome(now_s=time.perf_counter())
 

@@ -15,7 +15,7 @@ from runner_supervisor.loadtest.figures import Answer, Failure, Outcome
 KEPT_BYTES = 16_384
 """Enough for the event with the usage, which has the engine's timings too, and what ends the stream."""
 
-DONE = "[DONE]"
+DONE = b"data: [DONE]"
 TEXTS = ("content", "reasoning_content", "tool_calls")
 CUT_OFF = Failure("cut off", "the stream ended without [DONE]")
 NO_TOKENS = Failure("no tokens", "the answer has no tokens")
@@ -42,13 +42,13 @@ class Reading:
         """What it was, now that it is over."""
         said = events(self._kept)
         for event in said:
-            if isinstance(event, dict) and "error" in event:
+            if "error" in event:
                 return failure(event)
-        if not said or said[-1] != DONE:
+        if not self._kept.rstrip().endswith(DONE):
             return CUT_OFF
         if self._first_s is None:
             return NO_TOKENS
-        usage = next((each["usage"] for each in reversed(said[:-1]) if each.get("usage")), None)
+        usage = next((each["usage"] for each in reversed(said) if each.get("usage")), None)
         if usage is None:
             return NO_USAGE
         details = usage.get("prompt_tokens_details") or {}
@@ -61,25 +61,20 @@ class Reading:
         )
 
 
-def events(kept: bytes) -> list[Any]:
-    """The whole events in it: their JSON, or `[DONE]`. What is broken, as the first of an end that was kept, is not
-    one.
-    """
-    found: list[Any] = []
+def events(kept: bytes) -> list[dict[str, Any]]:
+    """The whole events in it that are JSON objects: not `[DONE]`, nor what is left of the first one of a kept end."""
+    found: list[dict[str, Any]] = []
     for block in kept.replace(b"\r\n", b"\n").split(b"\n\n")[:-1]:
-        text = block.partition(b"data: ")[2]
-        if text == DONE.encode():
-            found.append(DONE)
-            continue
         with contextlib.suppress(ValueError):
-            found.append(json.loads(text))
+            data = json.loads(block.partition(b"data:")[2])
+            if isinstance(data, dict):
+                found.append(data)
     return found
 
 
-def has_token(event: Any) -> bool:
+def has_token(event: dict[str, Any]) -> bool:
     """Whether a chunk brings some of the answer: the first one may have nothing but its role."""
-    choices = event.get("choices") if isinstance(event, dict) else None
-    return any((choice.get("delta") or {}).get(text) for choice in choices or () for text in TEXTS)
+    return any((choice.get("delta") or {}).get(text) for choice in event.get("choices") or () for text in TEXTS)
 
 
 def failure(body: Any, *, status: int | None = None) -> Failure:
