@@ -192,8 +192,9 @@ def _row(step: Step) -> list[str]:
         f"{step.requests_per_s:.2f}",
         f"{step.tokens_per_s:.1f}",
         "-" if step.stream_tokens_per_s is None else f"{step.stream_tokens_per_s:.1f}",
-        *(
-            "-" if each is None else f"{each:.1f} ms"
-            for each in (step.ttft_p50_ms, step.ttft_p95_ms, step.per_token_p50_ms)
-        ),
+        *map(_ms, (step.ttft_p50_ms, step.ttft_p95_ms, step.per_token_p50_ms)),
     ]
+
+
+def _ms(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds:.{2 if milliseconds < 10 else 0}f} ms"

@@ -131,32 +131,28 @@ async def test_no_more_are_at_work_than_the_step_has_streams(short_dir: Path) ->
     assert most <= 3
 
 
-async def test_the_first_token_is_timed_apart_from_the_rest(short_dir: Path) -> None:
+async def test_an_answers_beginning_is_not_its_first_token(short_dir: Path) -> None:
     told = Told()
 
-    async def in_two(asked: Asked) -> None:
+    async def late(asked: Asked) -> None:
         asked.writer.write(BEGINNING)
         await asyncio.sleep(0.05)
-        asked.writer.write(TOKEN)
-        await asyncio.sleep(0.2)
-        asked.writer.write(TOKEN * (TOKENS - 1) + END)
+        asked.writer.write(TOKEN * TOKENS + END)
 
-    async with rig(short_dir, after(1, in_two)) as here:
+    async with rig(short_dir, after(1, late)) as here:
         await load(here, told, Plan((1,), requests=1, seconds_s=60.0, prompt_tokens=20, max_tokens=TOKENS))
     [step] = told.steps
     assert step.ttft_p50_ms is not None
     assert step.ttft_p50_ms >= 50
-    assert step.per_token_p50_ms is not None
-    assert step.per_token_p50_ms >= 200 / (TOKENS - 1)
 
 
-async def test_a_step_by_the_clock_ends_with_the_requests_that_began_in_time(short_dir: Path) -> None:
+async def test_a_step_by_the_clock_waits_for_the_requests_that_began_in_time(short_dir: Path) -> None:
     told = Told()
     async with rig(short_dir, chat) as here:
-        await load(here, told, Plan((2,), requests=None, seconds_s=0.05, prompt_tokens=20, max_tokens=TOKENS))
+        await load(here, told, Plan((2,), requests=None, seconds_s=1.0, prompt_tokens=20, max_tokens=TOKENS))
+        assert counted(here, "ok") == told.ended + 2
     [step] = told.steps
-    assert step.answers >= 2
-    assert not step.errors
+    assert step.answers == step.requests == told.ended
 
 
 @pytest.mark.parametrize(

@@ -46,13 +46,18 @@ def test_the_table_has_a_row_for_each_step_and_what_failed(capsys: pytest.Captur
     table(report(STEP, summary([Failure("timeout", "late")], concurrency=8, elapsed_s=1.0)))
     heads, four, eight, *told = capsys.readouterr().out.splitlines()
     assert heads.split()[:5] == ["streams", "answers", "errors", "requests/s", "tokens/s"]
-    assert four.split() == ["4", "1", "1", "0.50", "5.5", "10.0", "100.0", "ms", "100.0", "ms", "100.0", "ms"]
+    assert four.split() == ["4", "1", "1", "0.50", "5.5", "10.0", "100", "ms", "100", "ms", "100", "ms"]
     assert eight.split() == ["8", "0", "1", "0.00", "0.0", "-", "-", "-", "-"]
     assert told == [
         "4 at once: 1 failed: timeout",
         "8 at once: 1 failed: timeout",
         "demo at http://here; prompts of 60 tokens (0 of them cached), answers of 11",
     ]
+
+
+def test_short_times_are_told_finely(capsys: pytest.CaptureFixture[str]) -> None:
+    table(report(replace(STEP, ttft_p50_ms=5.432, per_token_p50_ms=0.275)))
+    assert capsys.readouterr().out.splitlines()[1].split()[-6:] == ["5.43", "ms", "100", "ms", "0.28", "ms"]
 
 
 def test_a_picture_is_drawn_also_where_a_step_has_no_figures() -> None:
