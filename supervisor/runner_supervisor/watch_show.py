@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -22,6 +24,9 @@ from runner_supervisor.remote import Event
 from runner_supervisor.watch import View
 
 WINDOW_S = 300
+MOST_COLUMNS = WINDOW_S // 2
+"""Of a chart: with less than two seconds in each, some would have none."""
+
 BARS = "▁▂▃▄▅▆▇█"
 WIDE = 90
 """Columns from which on a terminal has room for all there is to say of a request."""
@@ -73,6 +78,7 @@ def watch(events: Iterable[Event], *, as_json: bool) -> None:
 
 
 def _on_terminal(events: Iterable[Event]) -> None:
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # leaving the terminal as it was
     console, view = Console(), View()
     with Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
         for event in events:
@@ -165,7 +171,7 @@ def _charts(samples: Sequence[Sample], *, width: int) -> Iterable[Text]:
         ("ttft p95", [each.ttft_p95_ms for each in samples], " ms"),
         ("in flight", [float(each.in_flight) for each in samples], ""),
     ):
-        columns = max(1, width - LABEL - SCALE - 2)
+        columns = min(max(1, width - LABEL - SCALE - 2), MOST_COLUMNS)
         buckets = averages(at, figures, columns=columns, window_s=WINDOW_S)
         most = max((each for each in buckets if each is not None), default=None)
         scale = f"{_figure(figures[-1])} / {_figure(most)}{unit}"

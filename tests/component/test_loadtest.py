@@ -1,4 +1,4 @@
-"""A load test of a front before a scripted engine, and the events that `status --watch` follows."""
+"""A load test of a front before a scripted engine."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from random import Random
 from typing import Any
 
 import pytest
-from tests.component.front_rig import CHUNKED, DEADLINE_S, Asked, Engine, Rig, counted, rig
+from tests.component.front_rig import CHUNKED, Asked, Engine, Rig, counted, rig
 from tests.component.tls_rig import issue
 
-from runner_supervisor.core.states import State
 from runner_supervisor.errors import RunnerError
 from runner_supervisor.front.tls import Certificate
-from runner_supervisor.layout import Layout
 from runner_supervisor.loadtest.endpoint import connected
 from runner_supervisor.loadtest.figures import Step
 from runner_supervisor.loadtest.run import Plan, Start, measure
-from runner_supervisor.remote import Event, Remote
 
 pytestmark = pytest.mark.anyio
 
@@ -230,20 +227,3 @@ async def test_a_step_that_is_interrupted_tells_what_had_ended(short_dir: Path) 
         with pytest.raises(asyncio.CancelledError):
             await loading
     assert [(step.requests, step.answers, step.errors) for step in told.steps] == [(6, 6, {}), (2, 2, {})]
-
-
-async def test_events_are_heard_over_the_control_socket_until_the_service_ends(short_dir: Path) -> None:
-    layout = Layout(short_dir)
-    layout.create()
-    heard: list[Event] = []
-    async with rig(layout.run_dir, chat) as here:
-        listening = asyncio.create_task(asyncio.to_thread(lambda: heard.extend(Remote(layout).events())))
-        while not here.front._pulse._watchers:
-            await asyncio.sleep(0.01)
-        here.change(State.LOADING)
-        async with asyncio.timeout(DEADLINE_S):
-            while not any(each.name == "now" and each.data["engine"]["state"] == "loading" for each in heard):
-                await asyncio.sleep(0.01)
-        here.front.close()
-        await listening
-    assert heard[0].name == "hello"

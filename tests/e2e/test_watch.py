@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -49,6 +50,14 @@ class Terminal:
             self._shown += os.read(self._descriptor, 1 << 16)
         self._shown = plain.partition(text.encode())[2]
 
+    def rest(self) -> bytes:
+        """What was still written by a program that has ended."""
+        written = b""
+        with contextlib.suppress(OSError):  # as Linux says that nobody has the terminal's other side
+            while data := os.read(self._descriptor, 1 << 16):
+                written += data
+        return written
+
     def press_ctrl_c(self) -> int:
         """Its exit code."""
         os.write(self._descriptor, b"\x03")
@@ -95,6 +104,14 @@ def test_a_page_on_a_terminal_survives_the_engines_death_and_the_supervisors(
                 watched.wait_for("the supervisor was restarted", timeout_s=30)
                 watched.wait_for("READY", timeout_s=30)
                 assert watched.press_ctrl_c() == 0
+
+
+def test_a_terminal_is_left_as_it_was_also_when_the_command_is_told_to_end(service: Supervisor) -> None:
+    with terminal(command(service.state_dir)) as watched:
+        watched.wait_for("READY", timeout_s=START_TIMEOUT_S)
+        watched.process.terminate()
+        assert watched.process.wait(END_TIMEOUT_S) == 143
+        assert watched.rest().endswith((b"\x1b[?1049l\x1b[?25h", b"\x1b[?25h\x1b[?1049l"))
 
 
 def test_in_a_pipe_it_says_a_line_a_second(service: Supervisor) -> None:

@@ -89,7 +89,7 @@ def test_the_page_has_all_there_is_to_know() -> None:
     assert lines[-1].endswith("engine server is listening")
 
 
-@pytest.mark.parametrize("width", [24, 40, 79, 110, 250])
+@pytest.mark.parametrize("width", [24, 40, 79, 110, 400])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     lines = page(view(None, Event("log", "a-1", [line("long " * 100)])), width=width)
     assert max(map(len, lines)) <= width
