@@ -11,6 +11,7 @@ from typing import Annotated
 
 import httpx
 import typer
+from rich.text import Text
 
 from runner_supervisor import show
 from runner_supervisor.errors import RunnerError
@@ -91,6 +92,8 @@ def bench(
     """
     if requests and seconds:
         raise typer.BadParameter("--requests and --seconds both end a step; give one of them")
+    if key and not (key.isascii() and key.isprintable()):
+        raise typer.BadParameter("the API key has characters that no key has; was it copied whole, and nothing else?")
     plan = Plan(steps_of(concurrency), requests, seconds or STEP_S, prompt_tokens, max_tokens)
     if picture:
         require_matplotlib()
@@ -109,16 +112,23 @@ def bench(
     elif report.steps:
         table(report)
     if picture and report.steps:
-        write_private(picture, png(report.steps, title=f"{report.model} at {report.url}"), mode=READABLE)
-        show.err.print(f"drawn: {picture}", highlight=False, markup=False)
+        _draw(report, picture)
     if report.interrupted:
         show.err.print("interrupted; of the step under way, what had ended counts")
         raise typer.Exit(INTERRUPTED)
     raise typer.Exit(1 if any(step.errors for step in report.steps) else 0)
 
 
+def _draw(report: Report, path: Path) -> None:
+    try:
+        write_private(path, png(report.steps, title=f"{report.model} at {report.url}"), mode=READABLE)
+    except OSError as error:
+        raise RunnerError(f"cannot write {path}: {error.strerror}; name another file with --png") from None
+    show.err.print(f"drawn: {path}", highlight=False, markup=False)
+
+
 async def _measure(report: Report, plan: Plan, *, key: str | None, cacert: Path | None) -> None:
-    with show.err.status(f"warming up {report.url}", refresh_per_second=4) as status:
+    with show.err.status(Text(f"warming up {report.url}"), refresh_per_second=4) as status:
 
         def progress(course: Course) -> None:
             of = "" if plan.requests is None else f" of {plan.requests}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e.conftest import COMMAND, END_TIMEOUT_S, Supervisor, eventually
 
@@ -92,3 +93,37 @@ def test_where_nothing_runs_there_is_nothing_to_load(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False)
     assert done.returncode == 3
     assert "no supervisor runs on" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--requests", "1", "--seconds", "1"], "--requests and --seconds both end a step"),
+        (["--concurrency", "many"], "--concurrency takes up to 16 numbers"),
+        (["--url", "here"], "--url takes an address"),
+        (["--key", "schlüssel"], "the API key has characters that no key has"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_asked(options: list[str], complaint: str) -> None:
+    command = [*COMMAND, "bench", *options]
+    environment = os.environ | {"COLUMNS": "200"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False
+    )
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+def test_a_picture_needs_a_folder_before_anything_is_measured(tmp_path: Path) -> None:
+    command = [*COMMAND, "bench", "--url", "http://127.0.0.1:1", "--png", str(tmp_path / "none" / "bench.png")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=END_TIMEOUT_S, check=False)
+    assert done.returncode == 1
+    assert "there is no folder" in done.stderr
+
+
+def test_a_picture_that_cannot_be_written_is_said_after_the_table(service: Supervisor, tmp_path: Path) -> None:
+    done = bench(service, "--concurrency", "1", "--requests", "1", "--max-tokens", "2", "--png", str(tmp_path))
+    assert done.returncode != 0
+    assert done.stdout.startswith("streams")
+    assert str(tmp_path) in done.stderr
+    assert "Traceback" not in done.stderr

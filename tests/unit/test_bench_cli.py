@@ -61,7 +61,9 @@ def test_short_times_are_told_finely(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_picture_is_drawn_also_where_a_step_has_no_figures() -> None:
-    drawn = picture.png([STEP, replace(STEP, concurrency=8, ttft_p50_ms=None, per_token_p50_ms=None)], title="demo")
+    drawn = picture.png(
+        [STEP, replace(STEP, concurrency=8, ttft_p50_ms=None, per_token_p50_ms=None)], title="no $formula_"
+    )
     height, width, _ = image.imread(io.BytesIO(drawn)).shape
     assert (width, height) == (990, 682)
 

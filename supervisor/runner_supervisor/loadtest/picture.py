@@ -34,7 +34,7 @@ def png(steps: Sequence[Step], *, title: str) -> bytes:
     from matplotlib.figure import Figure  # noqa: PLC0415 - only a picture needs it
 
     drawing = Figure(figsize=(9, 6.2), layout="constrained")
-    drawing.suptitle(title, fontsize=11)
+    drawing.suptitle(title, fontsize=11, parse_math=False)
     numbers = [step.concurrency for step in steps]
     for axis, (name, lines) in zip(drawing.subplots(2, 2).flat, CHARTS, strict=True):
         for colour, (label, field) in zip(COLOURS, lines.items(), strict=False):

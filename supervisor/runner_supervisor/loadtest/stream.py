@@ -15,6 +15,7 @@ from runner_supervisor.loadtest.figures import Answer, Failure, Outcome
 KEPT_BYTES = 16_384
 """Enough for the event with the usage, which has the engine's timings too, and what ends the stream."""
 
+MESSAGE_CHARACTERS = 300
 DONE = b"data: [DONE]"
 TEXTS = ("content", "reasoning_content", "tool_calls")
 CUT_OFF = Failure("cut off", "the stream ended without [DONE]")
@@ -80,10 +81,10 @@ def has_token(event: dict[str, Any]) -> bool:
 def failure(body: Any, *, status: int | None = None) -> Failure:
     """What an error says, in OpenAI's shape or another. `status`: of the answer, where that is the error."""
     error = body.get("error") if isinstance(body, dict) else None
-    error = error if isinstance(error, dict) else {"message": str(error or body)[:200]}
+    error = error if isinstance(error, dict) else {"message": error or body}
     names = (error.get("code"), error.get("type"))
     name = next(
         (each for each in names if isinstance(each, str) and each), "error"
     )  # llama-server's code is a number
     cause = name if status is None else f"{status} {name}"
-    return Failure(cause, str(error.get("message", "")))
+    return Failure(cause, " ".join(str(error.get("message", "")).split())[:MESSAGE_CHARACTERS])

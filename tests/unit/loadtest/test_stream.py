@@ -86,7 +86,7 @@ def test_an_answer_that_is_not_whole_is_a_failure(pieces: list[bytes], found: Fa
         ({"error": {"code": "rate_limited", "message": "m"}}, Failure("429 rate_limited", "m")),
         ({"error": {"code": 429, "message": "m"}}, Failure("429 error", "m")),
         ({"error": {"code": 429, "type": "busy", "message": "m"}}, Failure("429 busy", "m")),
-        ("<html>", Failure("429 error", "<html>")),
+        ("<html>\n  <b>" + "x" * 1000, Failure("429 error", "<html> <b>" + "x" * 290)),
         ([], Failure("429 error", "[]")),
     ],
 )
