@@ -20,7 +20,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.text import Text
 
-from runner_supervisor import __version__, app, doctor, keys_cli, pid1, service_cli, show
+from runner_supervisor import (
+    __version__,
+    app,
+    bench_cli,
+    doctor,
+    keys_cli,
+    pid1,
+    service_cli,
+    show,
+    watch,
+    watch_show,
+)
 from runner_supervisor.engine.binary import EngineBinary, read_manifest
 from runner_supervisor.engine.logs import level_of as engine_level_of
 from runner_supervisor.errors import EngineError, RunnerError
@@ -232,9 +243,22 @@ def status(
     state_dir: StateDirOption = None,
     as_json: JsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing: the exit code says it.")] = False,
+    watched: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on, once a second, until Ctrl-C; follows over restarts.")
+    ] = False,
 ) -> None:
-    """Show what runs: engine state, model, address. Exit code 0 when READY, 1 when not, 3 when nothing runs."""
-    answer = Remote(layout_of(config, state_dir)).status()
+    """Show what runs: engine state, model, address. Exit code 0 when READY, 1 when not, 3 when nothing runs.
+
+    With --watch also requests at work, charts, restarts and logs: a page on a terminal, a line a second in a pipe,
+    lines of JSON with --json. Ctrl-C ends it with exit code 0.
+    """
+    if watched and quiet:
+        raise typer.BadParameter("--watch shows and --quiet does not; give one of them")
+    remote = Remote(layout_of(config, state_dir))
+    if watched:
+        watch_show.watch(watch.follow(remote), as_json=as_json)
+        return
+    answer = remote.status()
     if as_json:
         show.out.print_json(json.dumps(answer))
     elif not quiet:
@@ -328,6 +352,9 @@ def stop(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> No
     with show.err.status(f"stopping {answer['address']}: {answer['in_flight']} requests in flight"):
         wait_until(lambda: has_ended(process), limit_s=limit_s, late=late)
     show.out.print("stopped")
+
+
+commands.command()(bench_cli.bench)
 
 
 def _find_binary(*, beat: Callable[[], object]) -> EngineBinary:

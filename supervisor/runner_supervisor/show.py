@@ -16,8 +16,8 @@ from runner_supervisor import app
 from runner_supervisor.doctor import Examination, Finding, Level
 from runner_supervisor.engine.sizing import Sizing, mib
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+out = Console(soft_wrap=True, emoji=False)
+err = Console(stderr=True, soft_wrap=True, emoji=False)
 
 COLOURS = {"ready": "green", "failed": "red"}
 LAST_LINES = 5

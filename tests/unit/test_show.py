@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,3 +64,11 @@ def test_an_address_that_is_open_to_all_is_called_insecure(capsys: pytest.Captur
 def test_the_line_to_try_names_the_certificate(capsys: pytest.CaptureFixture[str]) -> None:
     ready = replace(READY, address="https://127.0.0.1:8080", certificate=Path("/my certs/chain.pem"))
     assert banner(capsys, ready)[-1].startswith("curl --cacert '/my certs/chain.pem' https://127.0.0.1:8080/v1/")
+
+
+def test_a_log_line_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "srv :warning: [bold]x[/bold] {'a': 1}"
+    show.log_line(line, "info")
+    show.log_line_as_json(line, "info", source="engine")
+    plain, as_json = capsys.readouterr().out.splitlines()
+    assert plain == json.loads(as_json)["line"] == line

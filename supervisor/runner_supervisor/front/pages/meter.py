@@ -83,6 +83,6 @@ class FirstTokens:
         return (quantile_ms(took, 0.5), quantile_ms(took, 0.95)) if took else (None, None)
 
 
-def quantile_ms(ordered_s: Sequence[float], share: float) -> float:
+def quantile_ms(ordered_s: Sequence[float], share: float, *, digits: int = 1) -> float:
     """The least of these seconds that this share of them does not exceed, in milliseconds (nearest rank)."""
-    return round(1000 * ordered_s[max(0, math.ceil(share * len(ordered_s)) - 1)], 1)
+    return round(1000 * ordered_s[max(0, math.ceil(share * len(ordered_s)) - 1)], digits)
