@@ -349,7 +349,7 @@ def stop(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> No
     process = remote.stop()
     limit_s = answer["ends_within_s"] + STOP_SLACK_S
     late = f"process {process.pid} has not stopped after {limit_s:g} s; see its log"
-    with show.err.status(f"stopping {answer['address']}: {answer['in_flight']} requests in flight"):
+    with show.err.status(Text(f"stopping {answer['address']}: {answer['in_flight']} requests in flight")):
         wait_until(lambda: has_ended(process), limit_s=limit_s, late=late)
     show.out.print("stopped")
 

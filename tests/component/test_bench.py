@@ -40,7 +40,7 @@ def test_short_requests_are_timed(engine: int) -> None:
 def test_every_event_of_every_stream_is_counted(engine: int) -> None:
     result = load.streams(engine, load.stream_request(chunks=50, delay_ms=1), count=3, rounds=2)
     assert len(result.times_s) == 6
-    assert result.chunks == 6 * (50 + 1)  # and [DONE]
+    assert result.chunks == 6 * (50 + 2)  # and the figures, and [DONE]
 
 
 def test_figures_are_medians_of_the_rounds() -> None:
