@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import itertools
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -24,6 +20,7 @@ from runner_supervisor import (
     __version__,
     app,
     bench_cli,
+    building,
     doctor,
     keys_cli,
     pid1,
@@ -32,7 +29,7 @@ from runner_supervisor import (
     watch,
     watch_show,
 )
-from runner_supervisor.engine.binary import EngineBinary, read_manifest
+from runner_supervisor.engine.binary import EngineBinary
 from runner_supervisor.engine.logs import level_of as engine_level_of
 from runner_supervisor.errors import EngineError, RunnerError
 from runner_supervisor.follow import last_lines, new_lines
@@ -49,7 +46,6 @@ from runner_supervisor.options import (
     flags_of,
     layout_of,
 )
-from runner_supervisor.planning import demo_model
 from runner_supervisor.remote import Remote, has_ended, wait_until
 from runner_supervisor.service.herald import extension
 from runner_supervisor.service.journal import JournalHandler, goes_to_journal
@@ -58,9 +54,6 @@ from runner_supervisor.settings import load_settings
 
 STOP_SLACK_S = 15.0
 FOLLOW_S = 0.1
-ASKED_S = 60.0
-BUILD_BEAT_S = 10.0
-"""How often the service manager hears of a build, in seconds."""
 
 commands = typer.Typer(
     help="Builds, supervises and fronts llama.cpp's llama-server.",
@@ -168,13 +161,13 @@ def start(
     )
     faulthandler.enable()  # a watchdog's ABRT shows where it hung
     manager = Manager.of(os.environ, pid=os.getpid())
-    more_time = extension(BUILD_BEAT_S * 3)
+    more_time = extension(building.BEAT_S * 3)
     calls = app.Calls(
         load=lambda: load_settings(given, config=config),
         find_binary=partial(
-            _find_binary, beat=partial(manager.tell, "STATUS=finding or building llama-server", more_time)
+            building.find_binary, beat=partial(manager.tell, "STATUS=finding or building llama-server", more_time)
         ),
-        present_binary=_present_binary,
+        present_binary=building.present_binary,
         on_sizing=lambda sizing: show.sizing(sizing, to=show.err),
         on_ready=show.banner,
     )
@@ -184,19 +177,19 @@ def start(
 @commands.command(**HANDED_ON)
 def build(arguments: HandedOn = None) -> None:
     """Build llama-server. `runner-supervisor build --help` shows the options."""
-    raise typer.Exit(_builder(["build", *_verify_with(), *(arguments or [])], stdout=None)[0])
+    raise typer.Exit(building.run_builder(["build", *building.verify_with(), *(arguments or [])], stdout=None)[0])
 
 
 @commands.command(**HANDED_ON)
 def builds(arguments: HandedOn = None) -> None:
     """List, choose and prune builds of llama-server. `runner-supervisor builds --help` shows how."""
-    raise typer.Exit(_builder(["builds", *(arguments or [])], stdout=None)[0])
+    raise typer.Exit(building.run_builder(["builds", *(arguments or [])], stdout=None)[0])
 
 
 @commands.command(**HANDED_ON)
 def vendor(arguments: HandedOn = None) -> None:
     """Put llama.cpp's source into this checkout. `runner-supervisor vendor --help` shows the options."""
-    raise typer.Exit(_builder(["vendor", *(arguments or [])], stdout=None)[0])
+    raise typer.Exit(building.run_builder(["vendor", *(arguments or [])], stdout=None)[0])
 
 
 @commands.command()
@@ -223,11 +216,11 @@ def check(
     }
     with show.err.status("looking at this machine"):
         try:
-            in_use: EngineBinary | RunnerError = _present_binary()
+            in_use: EngineBinary | RunnerError = building.present_binary()
         except EngineError as error:
             in_use = error
         found = doctor.examine(
-            lambda: load_settings(given, config=config), in_use=in_use, machine_has=_what_the_machine_has()
+            lambda: load_settings(given, config=config), in_use=in_use, machine_has=building.what_the_machine_has()
         )
     if as_json:
         show.out.print_json(json.dumps(show.examination_as_json(found)))
@@ -355,67 +348,3 @@ def stop(*, config: ConfigOption = None, state_dir: StateDirOption = None) -> No
 
 
 commands.command()(bench_cli.bench)
-
-
-def _find_binary(*, beat: Callable[[], object]) -> EngineBinary:
-    """The llama-server there is, or a new one. `beat` is called at every `BUILD_BEAT_S` seconds of the build."""
-    command = ["build", *_verify_with(), "--reuse", "--print-manifest"]
-    code, manifest = _builder(command, stdout=subprocess.PIPE, beat=beat)
-    if code != 0:
-        raise SystemExit(code)
-    return read_manifest(Path(manifest.strip()))
-
-
-def _verify_with() -> tuple[str, str]:
-    """What a new llama-server has to get right before it is installed: golden prompts on the demo model."""
-    return "--verify-with", str(demo_model().parent)
-
-
-def _present_binary() -> EngineBinary:
-    """The llama-server there is; nothing is built."""
-    return read_manifest(Path(_ask_builder("build", "--present", "--print-manifest").strip()))
-
-
-def _what_the_machine_has() -> dict[str, Any]:
-    """What there is to build with, as the builder sees it."""
-    found: dict[str, Any] = json.loads(_ask_builder("toolchain", "--json"))
-    return found
-
-
-def _ask_builder(*arguments: str) -> str:
-    """What the builder prints, when it is asked for something that does not take long.
-
-    Raises:
-        EngineError: it has something against it.
-    """
-    command = [sys.executable, "-m", "runner_builders", *arguments]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=ASKED_S, check=False)
-    if found.returncode != 0:
-        raise EngineError(found.stderr.strip().removeprefix("error: "))
-    return found.stdout
-
-
-def _builder(
-    arguments: list[str], *, stdout: int | None, beat: Callable[[], object] = lambda: None
-) -> tuple[int, str]:
-    """Run the builder as a command, so that its manifest stays the only thing both sides share."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda got, _: sys.exit(128 + got))
-    command = [sys.executable, "-m", "runner_builders", *arguments]
-    # In a session of its own: a Ctrl-C comes here alone, and the builder gets one TERM to clean up after.
-    with subprocess.Popen(command, stdout=stdout, text=True, start_new_session=True) as builder:
-        try:
-            while True:
-                beat()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    printed, _ = builder.communicate(timeout=BUILD_BEAT_S)
-                    break
-        except BaseException:
-            builder.terminate()
-            builder.wait(STOP_SLACK_S)
-            show.err.print("interrupted; the next build goes on where this one stopped")
-            raise
-        finally:
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_DFL)
-    return builder.returncode, printed or ""
