@@ -174,7 +174,8 @@ def _charts(samples: Sequence[Sample], *, width: int) -> Iterable[Text]:
         columns = min(max(1, width - LABEL - SCALE - 2), MOST_COLUMNS)
         buckets = averages(at, figures, columns=columns, window_s=WINDOW_S)
         most = max((each for each in buckets if each is not None), default=None)
-        scale = f"{_figure(figures[-1])} / {_figure(most)}{unit}"
+        latest = figures[-1] if figures else None  # a supervisor that has just started has no past
+        scale = f"{_figure(latest)} / {_figure(most)}{unit}"
         line = Text.assemble((f"{name:<{LABEL}}", "bold"), " ", (sparkline(buckets), "cyan"), f"{scale:>{SCALE}}")
         line.no_wrap = True
         yield line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,17 @@ def engine_build() -> Path:
 
 
 Seen = TypeVar("Seen")
+
+
+def heeds_ctrl_c() -> None:
+    """For a command about to begin: what a shell starts in the background is deaf to Ctrl-C, and so are we there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def begun(command: list[str]) -> subprocess.Popen[str]:
+    """A command that has begun, whose output is read from pipes, and which heeds Ctrl-C."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heeds_ctrl_c)  # noqa: PLW1509
 
 
 def eventually(

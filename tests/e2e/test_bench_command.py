@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.e2e.conftest import COMMAND, END_TIMEOUT_S, Supervisor, eventually
+from tests.e2e.conftest import COMMAND, END_TIMEOUT_S, Supervisor, begun, eventually
 
 CHAT = "/v1/chat/completions"
 
@@ -77,7 +77,7 @@ def test_ctrl_c_shows_what_was_measured(service: Supervisor) -> None:
     options = ["--concurrency", "1,2", "--seconds", "600", "--max-tokens", "4", "--json"]
     before = counters(service)["runner_requests_total"]
     command = [*COMMAND, "bench", "--url", f"{service.url}/v1", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with begun(command) as running:
         eventually(lambda: counters(service)["runner_requests_total"], lambda seen: seen > before + 5, timeout_s=60)
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=END_TIMEOUT_S)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.e2e.conftest import COMMAND, END_TIMEOUT_S, START_TIMEOUT_S, Supervisor
+from tests.e2e.conftest import COMMAND, END_TIMEOUT_S, START_TIMEOUT_S, Supervisor, begun, heeds_ctrl_c
 
 ORDERS = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 SIZE = (45, 110)
@@ -47,7 +47,10 @@ class Terminal:
         while text.encode() not in (plain := ORDERS.sub(b"", self._shown)):
             if not select.select([self._descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 pytest.fail(f"{text!r} is not shown; the end of what is: {plain[-4000:].decode(errors='replace')}")
-            self._shown += os.read(self._descriptor, 1 << 16)
+            try:
+                self._shown += os.read(self._descriptor, 1 << 16)
+            except OSError:  # Linux says so when nobody has the terminal open any more
+                pytest.fail(f"the command has ended; the end of what it showed: {plain[-4000:].decode(errors='replace')}")
         self._shown = plain.partition(text.encode())[2]
 
     def rest(self) -> bytes:
@@ -70,7 +73,12 @@ def terminal(arguments: list[str]) -> Iterator[Terminal]:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *SIZE, 0, 0))
     environment = os.environ | {"TERM": "xterm-256color"}
     process = subprocess.Popen(
-        [sys.executable, "-c", ENTER, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        [sys.executable, "-c", ENTER, *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        preexec_fn=heeds_ctrl_c,  # noqa: PLW1509
     )
     os.close(theirs)
     try:
@@ -115,7 +123,7 @@ def test_a_terminal_is_left_as_it_was_also_when_the_command_is_told_to_end(servi
 
 
 def test_in_a_pipe_it_says_a_line_a_second(service: Supervisor) -> None:
-    with subprocess.Popen(command(service.state_dir), stdout=subprocess.PIPE, text=True) as running:
+    with begun(command(service.state_dir)) as running:
         assert running.stdout
         lines = [running.stdout.readline() for _ in range(3)]
         running.send_signal(signal.SIGINT)
@@ -124,7 +132,7 @@ def test_in_a_pipe_it_says_a_line_a_second(service: Supervisor) -> None:
 
 
 def test_json_comes_line_by_line(service: Supervisor) -> None:
-    with subprocess.Popen(command(service.state_dir, "--json"), stdout=subprocess.PIPE, text=True) as running:
+    with begun(command(service.state_dir, "--json")) as running:
         assert running.stdout
         told = [json.loads(running.stdout.readline()) for _ in range(4)]
         running.send_signal(signal.SIGINT)
