@@ -50,7 +50,9 @@ class Terminal:
             try:
                 self._shown += os.read(self._descriptor, 1 << 16)
             except OSError:  # Linux says so when nobody has the terminal open any more
-                pytest.fail(f"the command has ended; the end of what it showed: {plain[-4000:].decode(errors='replace')}")
+                pytest.fail(
+                    f"the command has ended; the end of what it showed: {plain[-4000:].decode(errors='replace')}"
+                )
         self._shown = plain.partition(text.encode())[2]
 
     def rest(self) -> bytes:
