@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from runner_supervisor.engine.binary import EngineBinary, require_gpu
 from runner_supervisor.engine.sizing import Sizing, mib
@@ -212,7 +213,11 @@ def _address(settings: Settings, layout: Layout) -> Finding:
     try:
         if layout.locked:
             running = Remote(layout).status()
-            return Finding("address", Level.OK, f"{running['address']}, served by process {running['pid']}")
+            found = f"{running['address']}, served by process {running['pid']}"
+            if urlsplit(running["address"]).port == settings.port:
+                return Finding("address", Level.OK, found)
+            advice = "stop it first, or give a start on another port a folder of its own with --state-dir"
+            return Finding("address", Level.FAIL, f"this state folder has a supervisor: {found}", advice)
         bind_tcp(settings.host, settings.port).close()
     except RunnerError as error:
         return failure("address", error)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from runner_supervisor import show
+from runner_supervisor.engine.model import check_model
 from runner_supervisor.errors import ConfigError, RunnerError
 from runner_supervisor.options import ConfigOption, EngineArguments, HostOption, ModelOption, PortOption, flags_of
 from runner_supervisor.service import install as effects
@@ -24,8 +25,8 @@ STOP_SLACK_S = 20.0
 
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri")
 GPU_GROUPS = ("video", "render")
-HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))
-"""What a machine's service does not see (systemd.exec(5), ProtectHome=)."""
+HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108
+"""What a machine's service does not see (systemd.exec(5), ProtectHome= and PrivateTmp=)."""
 
 commands = typer.Typer(
     help="Have systemd (Linux) or launchd (macOS) start the supervisor, and keep it.", no_args_is_help=True
@@ -64,6 +65,10 @@ def install(
         "engine_args": flags_of(engine_args),
     }
     settings = load_settings(given, config=config)
+    if settings.model and model:
+        check_model(settings.model)
+    if api_keys_file and not api_keys_file.expanduser().exists():
+        raise ConfigError(f"there is no file with keys at {api_keys_file}; give one that there is")
     chosen = {name: getattr(settings, name) for name, value in given.items() if value is not None}
     unit = _unit(settings, chosen, config=config, scope=_scope(system))
     if unit.scope is Scope.SYSTEM and sys.platform == "linux":
@@ -90,8 +95,9 @@ def uninstall(*, system: SystemOption = None, dry_run: DryRunOption = False) -> 
     unit = Unit(scope=scope, command=_command(), user=_user(), gpu_groups=())
     installation = _installation(unit)
     if dry_run:
+        there = effects.present(installation)
         _print_commands(installation.disable)
-        _print_commands((("rm", *(str(path) for path, _ in installation.files if path.exists())),))
+        _print_commands((("rm", *map(str, there)),))
         _print_commands(installation.after)
         return
     _require_root(scope)
@@ -168,7 +174,7 @@ def _refuse_hidden(unit: Unit, settings: Settings, config: Path | None) -> None:
     for path in (unit.command, Path(sys.base_prefix), settings.model, config):
         if path and any(path.expanduser().absolute().is_relative_to(folder) for folder in HIDDEN):
             raise ConfigError(
-                f"a machine's service does not see {path}, as homes are hidden from it; "
+                f"a machine's service does not see {path}, as homes and temporary folders are hidden from it; "
                 "move it (/opt and /srv are good places), or install with --user"
             )
 

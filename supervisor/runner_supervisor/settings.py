@@ -407,7 +407,9 @@ def _explain(
 ) -> str:
     """One line for the first fault: the key, where it was set, and what is wrong with it."""
     fault = error.errors(include_url=False)[0]
-    key = str(fault["loc"][0]) if fault["loc"] else "settings"
+    if not fault["loc"]:  # of several settings, each of which may come from elsewhere
+        return f"bad settings: {fault['msg'].removeprefix('Value error, ')}"
+    key = str(fault["loc"][0])
     variable = ENV_PREFIX + key.upper()
     if key in given:
         source = "on the command line"

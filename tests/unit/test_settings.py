@@ -98,6 +98,7 @@ def test_what_other_programs_set_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
         ({}, {}, "engine_args = ['--api_prefix', '/x']", "--api-prefix is the supervisor's"),
         ({}, {}, "engine_args = ['--port']", "bad setting engine_args in {config}: --port has no value"),
         ({}, {}, "engine_args = 7", "bad setting engine_args in {config}: "),
+        ({"tls_cert": "/cert.pem"}, {}, "", "bad settings: tls_cert and tls_key need each other"),
     ],
 )
 def test_bad_settings_name_the_key_and_where_it_was_set(

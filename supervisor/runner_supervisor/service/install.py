@@ -35,6 +35,18 @@ def install(installation: Installation, *, now: bool, stop_s: float) -> None:
         _run(command, limit_s=COMMAND_S + stop_s)
 
 
+def present(installation: Installation) -> list[Path]:
+    """Its files that are there.
+
+    Raises:
+        RunnerError: none is.
+    """
+    there = [path for path, _ in installation.files if path.exists()]
+    if not there:
+        raise RunnerError(f"no service is installed: there is no {installation.files[0][0]}")
+    return there
+
+
 def uninstall(installation: Installation, *, stop_s: float) -> list[Path]:
     """Stop the service and remove its files. What others put beside them stays.
 
@@ -44,9 +56,7 @@ def uninstall(installation: Installation, *, stop_s: float) -> list[Path]:
     Raises:
         RunnerError: there is none, or a command failed; then the files are still there.
     """
-    there = [path for path, _ in installation.files if path.exists()]
-    if not there:
-        raise RunnerError(f"no service is installed: there is no {installation.files[0][0]}")
+    there = present(installation)
     for command in installation.disable:
         _run(command, limit_s=COMMAND_S + stop_s)
     for path in there:
