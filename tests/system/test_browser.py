@@ -193,8 +193,8 @@ def test_a_supervisor_that_hangs_is_noticed_and_so_is_its_return(chromium: Brows
         expect(here.page.locator("#notice")).to_be_hidden()
 
 
-def test_the_log_is_filtered_and_paused(chromium: Browser, service: Supervisor) -> None:
-    with tab(chromium, f"{service.url}/dashboard") as here:
+def test_the_log_is_filtered_and_paused(chromium: Browser, own_service: Supervisor) -> None:
+    with tab(chromium, f"{own_service.url}/dashboard") as here:
         lines = here.page.locator("#log .line")
         expect(here.page.locator("#log")).to_contain_text("loading -> ready")
         here.page.fill("#log-text", "LOADING -> READY")
@@ -208,7 +208,7 @@ def test_the_log_is_filtered_and_paused(chromium: Browser, service: Supervisor) 
         here.page.select_option("#log-level", "1")
         here.page.click("#log-pause")
         held = lines.count()
-        httpx.post(f"{service.url}/v1/completions", json={"prompt": "The sea", "max_tokens": 4}, timeout=60)
+        httpx.post(f"{own_service.url}/v1/completions", json={"prompt": "The sea", "max_tokens": 4}, timeout=60)
         expect(here.page.locator("#log-foot")).to_contain_text(re.compile(r"Paused; [1-9]\d* new line"))
         assert lines.count() == held
         here.page.click("#log-pause")
