@@ -14,7 +14,17 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.e2e.conftest import eventually
-from tests.system.docker_rig import BASE, BUILD_TIMEOUT_S, CPU_IMAGE, REPOSITORY, Container, Docker, lacking, open_up
+from tests.system.docker_rig import (
+    BASE,
+    BUILD_TIMEOUT_S,
+    CPU_IMAGE,
+    READY_S,
+    REPOSITORY,
+    Container,
+    Docker,
+    lacking,
+    open_up,
+)
 
 from runner_supervisor.planning import demo_model
 
@@ -158,9 +168,16 @@ def test_the_memory_check_knows_the_containers_limit(docker: Docker, image: str)
 
 
 def test_memory_that_runs_out_is_named(docker: Docker, image: str) -> None:
-    large = ("--ctx-size", "1048576", "--cache-ram", "64", "--embeddings", "--pooling", "mean")
-    with docker.container(*LOOK_OFTEN, "--memory", "512m", image, "start", "--force", "--", *large) as container:
-        container.wait_healthy()
+    """Now and then the kernel takes the supervisor in the same moment; Docker then starts it again."""
+    large = ("--ctx-size", "524288", "--parallel", "1", "--cache-ram", "64", "--embeddings", "--pooling", "mean")
+    limits = ("--memory", "512m", "--restart", "on-failure")
+    with docker.container(*LOOK_OFTEN, *limits, image, "start", "--force", "--", *large) as container:
+        eventually(
+            lambda: container.state,
+            lambda state: state["Running"] and state["Health"]["Status"] == "healthy",
+            timeout_s=READY_S,
+            every_s=0.5,
+        )
         engine = container.engine()
     print(f"llama-server came back with less: {engine['lowered']}")
     assert engine["last_cause"] == "oom"
