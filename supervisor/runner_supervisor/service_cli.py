@@ -25,7 +25,7 @@ STOP_SLACK_S = 20.0
 
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dri")
 GPU_GROUPS = ("video", "render")
-HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108
+HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108  # nosec B108
 """What a machine's service does not see (systemd.exec(5), ProtectHome= and PrivateTmp=)."""
 
 commands = typer.Typer(
