@@ -86,9 +86,18 @@ function take(event, view, figures) {
   figures.last = performance.now();
   figures.first ||= figures.last;
   figures.count += 1;
+  view.coming.said += said;
+  view.coming.thought += thought;
+  view.frame ||= requestAnimationFrame(() => show(view, figures));
+}
+
+// Tokens may come by the thousand a second: the page is laid out once a frame, not once a token.
+function show(view, figures) {
+  cancelAnimationFrame(view.frame);
   const follow = nearEnd();
-  view.said.append(said);
-  view.thought.append(thought);
+  view.said.append(view.coming.said);
+  view.thought.append(view.coming.thought);
+  Object.assign(view, { coming: { said: "", thought: "" }, frame: 0 });
   showSpeed(view, figures);
   if (follow) toEnd();
 }
@@ -100,12 +109,12 @@ function failureOf(error) {
 }
 
 function finish(view, figures, failure) {
+  show(view, figures);
   const said = view.said.textContent;
   if (said) history.push({ role: "assistant", content: said });
   else history.pop();
   view.turn.classList.remove("writing");
   view.turn.setAttribute("aria-busy", "false");
-  showSpeed(view, figures);
   if (failure) view.stats.append(make("span", failure, { class: failure === "stopped" ? "" : "bad" }));
   say($("announcer"), failure || `Answer: ${said}`);
   writing = null;
@@ -144,7 +153,7 @@ function turn(whose) {
 function answerView() {
   const element = turn("theirs writing");
   element.setAttribute("aria-busy", "true");
-  const view = { turn: element, thought: make("div", "", { class: "thought" }), said: make("div", "", { class: "said" }), stats: make("div", "", { class: "stats" }) };
+  const view = { turn: element, thought: make("div", "", { class: "thought" }), said: make("div", "", { class: "said" }), stats: make("div", "", { class: "stats" }), coming: { said: "", thought: "" }, frame: 0 };
   element.append(view.thought, view.said, view.stats);
   return view;
 }
