@@ -196,15 +196,15 @@ def test_a_supervisor_that_hangs_is_noticed_and_so_is_its_return(chromium: Brows
 def test_the_log_is_filtered_and_paused(chromium: Browser, own_service: Supervisor) -> None:
     with tab(chromium, f"{own_service.url}/dashboard") as here:
         lines = here.page.locator("#log .line")
-        expect(here.page.locator("#log")).to_contain_text("loading -> ready")
-        here.page.fill("#log-text", "LOADING -> READY")
+        expect(here.page.locator("#log")).to_contain_text("-> ready")
+        here.page.fill("#log-text", "-> READY")
         expect(lines).to_have_count(1)
         here.page.fill("#log-text", "no line says this")
         expect(lines).to_have_count(0)
         expect(here.page.locator("#log-foot")).to_contain_text("No line matches the filter")
         here.page.fill("#log-text", "")
         here.page.select_option("#log-level", "3")
-        expect(lines.filter(has_text="loading -> ready")).to_have_count(0)
+        expect(lines.filter(has_text="-> ready")).to_have_count(0)
         here.page.select_option("#log-level", "1")
         here.page.click("#log-pause")
         held = lines.count()
