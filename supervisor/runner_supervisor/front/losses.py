@@ -35,3 +35,6 @@ class Losses:
                 422, "poison_request", f"The model server ended twice while it worked on this request ({how})."
             )
         return ENGINE_GONE if self.count > max_retries else None
+
+
+NONE = Losses()

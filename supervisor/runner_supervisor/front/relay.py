@@ -20,7 +20,7 @@ from runner_supervisor.front.conversations import Lookup
 from runner_supervisor.front.epilogue import cancellation, may_end, notice
 from runner_supervisor.front.figures import Asked, Seen, figures_of, told
 from runner_supervisor.front.heads import Reading
-from runner_supervisor.front.losses import Losses
+from runner_supervisor.front.losses import NONE, Losses
 from runner_supervisor.front.message import CLOSE, CONTINUE, Unchunk
 from runner_supervisor.front.replies import (
     BODY_TOO_LARGE,
@@ -51,18 +51,13 @@ class Relay:
 
     response_complete = False
     disconnected = False
-    message_event = NOBODY_WAITS
     _started = False
     _body_complete = False
     _place = 0
-    _refusal: Reply | None = None
     _status = 0
     _was_stale = False
-    _answers = ONE
-    """How many answers were asked for at once."""
     _alone = False
     """The client has gone, and the engine goes on: the conversation can be read again."""
-    _losses = Losses()
     _answer: AnswerHead | None = None
     _lookup: Lookup | None = None
     _connection: Connection | None = None
@@ -83,6 +78,10 @@ class Relay:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._head = head = reading.head
+        self.message_event = NOBODY_WAITS
+        self._answers = ONE  # how many answers are asked for at once
+        self._losses = NONE
+        self._refusal: Reply | None = reading.reply
         self._principal = reading.principal
         self._reading = reading
         self._visit = Visit(reading, request_id, client, backend.desk, context)
@@ -92,9 +91,7 @@ class Relay:
         self._client = client
         self._loop = loop
         self._body = Body(backend)
-        if reading.reply:
-            self._refusal = reading.reply
-        elif length > backend.max_body_bytes:
+        if self._refusal is None and length > backend.max_body_bytes:
             self._refusal = BODY_TOO_LARGE
 
     # The client's side: called by front.protocol.

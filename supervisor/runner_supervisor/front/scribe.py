@@ -72,8 +72,8 @@ class Scribe(Generic[Item]):
         self._dropped = self._told = 0
         self._some = threading.Event()
         self._ends = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"scribe-{file.path.name}", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name=f"scribe-{file.path.name}", daemon=True)
+        self._worker.start()
 
     def add(self, item: Item, size_bytes: int = 0) -> None:
         """Have an item written soon, or drop it if too much waits."""
@@ -91,8 +91,8 @@ class Scribe(Generic[Item]):
         """Write what waits, and end. What a disk has not taken within so many seconds is lost."""
         self._ends.set()
         self._some.set()
-        self._thread.join(within_s)
-        if self._thread.is_alive() or self._waiting:
+        self._worker.join(within_s)
+        if self._worker.is_alive() or self._waiting:
             logger.warning("the last lines of %s could not be written within %g s", self._file.path, within_s)
 
     def _run(self) -> None:

@@ -56,7 +56,7 @@ class Exchange(Protocol):
         """The connection broke first. `stale`: it was an old one, on which nothing had come back."""
 
 
-class Connection(asyncio.Protocol):
+class Connection:
     """One connection: writes a request, cuts the answer's head off, passes the rest on as it is.
 
     httptools follows the framing to find the end; since the class has no `on_body`, a body costs it no
@@ -344,7 +344,7 @@ class Upstream:
 
     async def _attach(self, connection: Connection, connected: socket.socket) -> None:
         try:
-            transport, _ = await self._loop.create_unix_connection(lambda: connection, sock=connected)
+            transport, _ = await self._loop.create_unix_connection(lambda: cast("asyncio.Protocol", connection), sock=connected)
         except OSError:
             connection.connection_lost(None)
             return

@@ -24,6 +24,10 @@ from runner_supervisor.keys.limits import UNLIMITED, Limiter
 NOTHING = Figures()
 
 
+def decided(_refusal: Refusal | None) -> None:
+    """What follows a decision that has been made already."""
+
+
 class Caller(Protocol):
     """The client's connection, as far as it says who that is."""
 
@@ -61,7 +65,6 @@ class Visit:
     """
 
     content: Content | None = None
-    figures = NOTHING
     first_s = 0.0
     streamed = False
     trace_lines = b""
@@ -76,6 +79,7 @@ class Visit:
         """Begin. `context`: the headers that say which span it belongs to, if traces are on."""
         self.began_s = self._sent_s = perf_counter()
         self.request_id = request_id
+        self.figures = NOTHING
         self._reading = reading
         self._caller = caller
         self._desk = desk
@@ -94,7 +98,7 @@ class Visit:
 
     def _decided(self, verdict: Verdict) -> None:
         principal, then = self._reading.principal, self._then
-        del self._then  # what goes on has this visit itself: neither would be freed before the collector comes
+        self._then = decided  # what goes on has this visit itself: neither would be freed before the collector comes
         if not self._settled:
             self._verdict = verdict
             then(refusal(verdict, principal))
