@@ -61,7 +61,7 @@ class Connection:
 
     httptools follows the framing to find the end; since the class has no `on_body`, a body costs it no
     Python call. A new connection has its first request written before the loop knows it: `rest` is what the
-    kernel did not take of that.
+    kernel did not take of that. asyncio's `Protocol` in all but name: a compiled class has no base that is not.
 
     Attributes:
         pieces: how many reads of an answer's body brought more than a ping; `size`: the bytes of the body so far.
@@ -150,6 +150,15 @@ class Connection:
         if self.rest:
             self._transport.writelines(self.rest)
             self.rest = []
+
+    def pause_writing(self) -> None:
+        """The engine reads slowly. What it has yet to get is held in memory one way or the other."""
+
+    def resume_writing(self) -> None:
+        """The engine has caught up."""
+
+    def eof_received(self) -> None:
+        """The engine sends no more: the connection closes."""
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
@@ -344,7 +353,9 @@ class Upstream:
 
     async def _attach(self, connection: Connection, connected: socket.socket) -> None:
         try:
-            transport, _ = await self._loop.create_unix_connection(lambda: cast("asyncio.Protocol", connection), sock=connected)
+            transport, _ = await self._loop.create_unix_connection(
+                lambda: cast("asyncio.Protocol", connection), sock=connected
+            )
         except OSError:
             connection.connection_lost(None)
             return
