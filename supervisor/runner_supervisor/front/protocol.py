@@ -294,7 +294,7 @@ class FrontProtocol(HttpToolsProtocol):
         self.scheme = "https" if self.transport.get_extra_info("ssl_object") else "http"
         super().on_message_begin()
         self.url = url
-        self.headers = [*self.headers, *headers]
+        self.headers.extend(headers)  # the scope has this list
         if self._length:
             self.headers.append((b"content-length", b"%d" % self._length))
         self.scope["state"] = {

@@ -20,7 +20,7 @@ from runner_supervisor.front.conversations import Lookup
 from runner_supervisor.front.epilogue import cancellation, may_end, notice
 from runner_supervisor.front.figures import Asked, Seen, figures_of, told
 from runner_supervisor.front.heads import Reading
-from runner_supervisor.front.losses import NONE, Losses
+from runner_supervisor.front.losses import NONE
 from runner_supervisor.front.message import CLOSE, CONTINUE, Unchunk
 from runner_supervisor.front.replies import (
     BODY_TOO_LARGE,
