@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -91,6 +92,15 @@ class Child:
             Path(f"/proc/{process.pid}/oom_score_adj").write_text(str(OOM_SCORE))
         return cls(process, log=log, on_exit=on_exit)
 
+    @cached_property
+    def _figures(self) -> psutil.Process:
+        """Where to read what it uses.
+
+        Raises:
+            psutil.Error: it has gone, and nobody looked before.
+        """
+        return psutil.Process(self.pid)
+
     def identity(self, socket: Path) -> Identity:
         """Who this is, for the orphan sweep of a later start."""
         try:
@@ -108,7 +118,7 @@ class Child:
                 user, system = stat.rpartition(")")[2].split()[11:13]  # proc(5): utime, stime
                 return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
         try:
-            times = psutil.Process(self.pid).cpu_times()
+            times = self._figures.cpu_times()
         except psutil.Error:
             return 0.0
         return float(times.user + times.system)
@@ -117,7 +127,7 @@ class Child:
     def private_bytes(self) -> int:
         """Resident memory that no file backs, and so is free when it has gone, in bytes; all where not known."""
         try:
-            memory = psutil.Process(self.pid).memory_info()
+            memory = self._figures.memory_info()
         except psutil.Error:
             return 0
         return int(memory.rss - getattr(memory, "shared", 0))
@@ -126,7 +136,7 @@ class Child:
     def rss_bytes(self) -> int:
         """Resident memory, in bytes; 0 once it has gone."""
         try:
-            return int(psutil.Process(self.pid).memory_info().rss)
+            return int(self._figures.memory_info().rss)
         except psutil.Error:
             return 0
 

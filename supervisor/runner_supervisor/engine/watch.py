@@ -17,7 +17,7 @@ from runner_supervisor.engine.process import Child
 from runner_supervisor.engine.report import write_report
 
 PROBE_S = 0.05
-LOOK_S = 0.5
+LOOK_S = 1.0
 ANSWER_S = 0.5
 """After how long a question counts as not answered so far, in seconds."""
 

@@ -45,6 +45,9 @@ BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """How long an idle client connection is kept, in seconds: longer than clients keep theirs, so they close first."""
 
+TICK_S = 1.0
+"""How often uvicorn looks at the clock, in seconds."""
+
 CLOSE_S = 2
 """How long connections that are still open at the very end may take to close, in seconds."""
 
@@ -93,6 +96,18 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, *, certificate: Certificate | None) -> None:
         super().__init__(config)
         self._certificate = certificate
+        self._ended = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        """Until `end`. In place of uvicorn's, which looks ten times a second whether it is told to."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), TICK_S)
+
+    def end(self) -> None:
+        """Let `serve` come to its end."""
+        self.should_exit = True
+        self._ended.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -270,7 +285,7 @@ class Front:
         """Let `serve` end."""
         self._lose_upstream("")
         self._pulse.close()
-        self._server.should_exit = True
+        self._server.end()
 
     # The relays' backend.
 
