@@ -1,14 +1,16 @@
-"""Heads that a connection repeats are recognised, whatever pieces they come in, and mean what they meant before."""
+"""Heads that come again are recognised, whatever pieces they come in, and mean what they meant before."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.component.front_rig import Asked, rig
 
+from runner_supervisor.front.heads import Heads, Reading
 from runner_supervisor.front.requestids import RequestIds
 
 pytestmark = pytest.mark.anyio
@@ -121,6 +123,51 @@ async def test_each_request_without_an_id_gets_one_of_its_own(short_dir: Path) -
             ids.add(re.search(rb"x-request-id: (\S+)", head)[1])  # type: ignore[index]
             await reader.readexactly(len(b"/v1/completions {}"))
     assert len(ids) == 3
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The targets of the heads that were parsed."""
+    targets: list[bytes] = []
+    read = Heads.read
+
+    def noted(self: Heads, parser: Any, url: bytes, headers: Any, *, trusted: bool) -> Reading:
+        targets.append(url)
+        return read(self, parser, url, headers, trusted=trusted)
+
+    monkeypatch.setattr(Heads, "read", noted)
+    return targets
+
+
+async def test_other_connections_know_a_head_too(short_dir: Path, parsed: list[bytes]) -> None:
+    async with rig(short_dir, echo) as here:
+        for body in BODIES:
+            async with here.connect() as (reader, writer):
+                for _ in range(2):
+                    writer.write(post(body))
+                    assert await answer(reader) == b"/v1/completions " + body
+    assert parsed == [b"/v1/completions"]
+
+
+async def test_two_heads_in_turn_are_both_known(short_dir: Path, parsed: list[bytes]) -> None:
+    async with rig(short_dir, echo) as here, here.connect() as (reader, writer):
+        for path in ("/v1/completions", "/tokenize") * 3:
+            writer.write(post(b"{}", path=path))
+            assert await answer(reader) == path.encode() + b" {}"
+    assert parsed == [b"/v1/completions", b"/tokenize"]
+
+
+async def test_an_id_that_one_connection_gave_is_not_anothers(short_dir: Path, parsed: list[bytes]) -> None:
+    ids = []
+    async with rig(short_dir, echo) as here:
+        for more in ("X-Request-Id: mine\r\n", "", "X-Request-Id: mine\r\n"):
+            async with here.connect() as (reader, writer):
+                writer.write(post(b"{}", more=more))
+                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+                ids.append(re.search(rb"x-request-id: (\S+)", head)[1])  # type: ignore[index]
+    assert ids[0] == ids[2] == b"mine"
+    assert ids[1] != b"mine"
+    assert len(parsed) == 3
 
 
 async def test_a_client_that_leaves_in_the_middle_of_a_body_leaves_nothing_behind(short_dir: Path) -> None:

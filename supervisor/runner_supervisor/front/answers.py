@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from runner_supervisor.front.message import HOP_BY_HOP
-from runner_supervisor.front.refrain import Refrain, refrain_of
+from runner_supervisor.front.refrain import BLANK, Refrain, refrain_of
 
 KEPT_BACK_LINE = re.compile(
     rb"\r\n(?:" + b"|".join(HOP_BY_HOP) + rb"|access-control-[a-z-]+):[^\r\n]*", re.IGNORECASE
@@ -20,7 +20,6 @@ EVENT_STREAM_LINE = re.compile(rb"\r\ncontent-type: *text/event-stream", re.IGNO
 CHUNKED_LINE = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 CONNECTION_LINE = re.compile(rb"\r\nconnection:", re.IGNORECASE)
 
-BLANK = b"\r\n\r\n"
 GOOD = b"HTTP/1.1 200 "
 REMEMBERED = 64
 REMEMBERED_BYTES = 4096

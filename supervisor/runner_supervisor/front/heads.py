@@ -10,6 +10,7 @@ import httptools
 from runner_supervisor.core.access import Principal
 from runner_supervisor.front.gate import NOBODY, OPERATOR, WITHOUT_KEY, Gate, Judgement, Request
 from runner_supervisor.front.message import Head, path_of
+from runner_supervisor.front.refrain import Refrain, refrain_in
 from runner_supervisor.front.replies import HEAD_TOO_LARGE, Reply
 from runner_supervisor.front.routes import CONTROL, Route, route_of
 
@@ -56,6 +57,7 @@ class Heads:
         self._gate = gate
         self._read_at = gate.version
         self._remembered: dict[tuple[object, ...], Reading] = {}
+        self._recurring: dict[tuple[bool, Refrain], Reading] = {}
 
     @property
     def version(self) -> int:
@@ -77,6 +79,7 @@ class Heads:
         if self._read_at != self._gate.version:
             self._read_at = self._gate.version
             self._remembered.clear()
+            self._recurring.clear()
         key = (parser.get_method(), url, parser.get_http_version(), trusted, *headers)
         try:
             return self._remembered[key]
@@ -89,6 +92,21 @@ class Heads:
                 self._remembered.clear()
             self._remembered[key] = reading
         return reading
+
+    def learn(self, refrain: Refrain, reading: Reading, *, trusted: bool) -> None:
+        """Remember what a head meant that recurs, for other connections of the same kind."""
+        if len(refrain.before) + len(refrain.after) <= REMEMBERED_BYTES:
+            if len(self._recurring) >= REMEMBERED:
+                self._recurring.clear()
+            self._recurring[trusted, refrain] = reading
+
+    def recall(self, data: bytes, *, trusted: bool) -> tuple[Refrain, Reading] | None:
+        """The head that data begins with, if it is known by its bytes, and what it means."""
+        refrain = refrain_in(data) if self._recurring and self._read_at == self._gate.version else None
+        if refrain is None:
+            return None
+        reading = self._recurring.get((trusted, refrain))
+        return None if reading is None else (refrain, reading)
 
     def _read(self, parser: httptools.HttpRequestParser, url: bytes, headers: Headers, *, trusted: bool) -> Reading:
         method, target = parser.get_method(), origin_form(url)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import sys
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -26,7 +26,7 @@ from runner_supervisor.front.audit import refused
 from runner_supervisor.front.backend import Backend
 from runner_supervisor.front.heads import HEAD_BYTES, Heads, Reading
 from runner_supervisor.front.message import CLOSE
-from runner_supervisor.front.refrain import Refrain, refrain_of
+from runner_supervisor.front.refrain import Refrain, refrain_in
 from runner_supervisor.front.relay import Relay
 from runner_supervisor.front.replies import (
     HEAD_TOO_LARGE,
@@ -61,12 +61,13 @@ class FrontProtocol(HttpToolsProtocol):
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
+        trusted: bool = False,
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config=config, server_state=server_state, app_state=app_state, _loop=_loop)
         self._backend = backend
         self._heads = heads
-        self._trusted = False
+        self._trusted = trusted
         self._peer = LOCAL
         self._at_work: Relay | None = None
         self._at_fastapi: Any = None
@@ -85,6 +86,17 @@ class FrontProtocol(HttpToolsProtocol):
         self._deadline = 0.0
         self._watch: asyncio.TimerHandle | None = None
 
+    def another(self) -> FrontProtocol:
+        """One for another connection of the same listener. This one is for none: what uvicorn looks up and reads of
+        its configuration for each is looked up and read once.
+        """
+        other = FrontProtocol.__new__(FrontProtocol)
+        vars(other).update(vars(self))
+        other.parser = httptools.HttpRequestParser(other)
+        other.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        other.pipeline = deque()
+        return other
+
     # The connection.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -92,10 +104,8 @@ class FrontProtocol(HttpToolsProtocol):
         self.connections.add(self)
         self.transport = transport
         self.flow = FlowControl(transport)
-        self._trusted = transport.get_extra_info("socket").family == getattr(socket, "AF_UNIX", None)
         if not self._trusted:  # asked now: a request may have to be written down when its connection has gone
-            peer = get_remote_addr(transport)
-            self._peer = peer[0] if peer else GONE
+            self._peer = peer_of(transport)
         self._deadline = self.loop.time() + PATIENCE_S
         self._watch = self.loop.call_later(PATIENCE_S, self._look_at_the_clock)
 
@@ -104,21 +114,23 @@ class FrontProtocol(HttpToolsProtocol):
         self._deadline = self.loop.time() + PATIENCE_S
         if self._awaited:
             data = self._take(data)
-        elif (
-            (refrain := self._refrain) is not None
-            and not (self._closing or self._in_message)
-            and ((before := self.cycle) is None or before.response_complete)
-            and self._read_at == self._heads.version
-        ):
-            data = self._recognise(data, refrain)
+        elif not (self._closing or self._in_message) and ((cycle := self.cycle) is None or cycle.response_complete):
+            data = self._recognise(data)
         if data:
             self._parse(data)
 
-    def _recognise(self, data: bytes, refrain: Refrain) -> bytes:
-        """Begin a request whose head is the last one's; returns what is left to be parsed."""
-        start, length = refrain.find(data)
+    def _recognise(self, data: bytes) -> bytes:
+        """Begin a request whose head is known, as the last one was or another's; returns what is left to be parsed."""
+        start = length = 0
+        if self._refrain is not None and self._read_at == self._heads.version:
+            start, length = self._refrain.find(data)
         if not start:
-            return data
+            if (known := self._heads.recall(data, trusted=self._trusted)) is None:
+                return data
+            self._refrain, self._reading = known
+            self._read_at = self._heads.version
+            self._request_id, self._context = None, []
+            start, length = self._refrain.find(data)
         relay = self._relay(cast("Reading", self._reading), length)
         body = data[start : start + length]
         if body:
@@ -149,8 +161,9 @@ class FrontProtocol(HttpToolsProtocol):
             if self._head_bytes > HEAD_BYTES:
                 self._refuse(HEAD_TOO_LARGE)
         elif between and self._begun == 1 and self._reading is not None and self._reading.recurs:
-            # The parser takes no head that has other line ends, so this is where it ended.
-            self._refrain = refrain_of(data[: data.find(b"\r\n\r\n") + 4])
+            self._refrain = refrain_in(data)
+            if self._refrain is not None and self._request_id is None and not self._context:
+                self._heads.learn(self._refrain, self._reading, trusted=self._trusted)
 
     def _look_at_the_clock(self) -> None:
         """Wakes twice a minute or so: a timer a request would cost more than all that it watches."""
@@ -188,7 +201,9 @@ class FrontProtocol(HttpToolsProtocol):
         """The client has gone; so do its requests, the one at work and those that wait."""
         if self._watch:
             self._watch.cancel()
-        pending = {self._at_work, self._at_fastapi, self.cycle, *(cycle for cycle, _ in self.pipeline)}
+        pending: set[Any] = set()
+        if self.cycle is not None and not self.cycle.response_complete:
+            pending = {self._at_work, self._at_fastapi, self.cycle, *(cycle for cycle, _ in self.pipeline)}
         super().connection_lost(exc)
         for cycle in pending:
             if isinstance(cycle, Relay):
@@ -368,3 +383,11 @@ class FrontProtocol(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """An upgrade that is not taken up is no fault: the request is answered as HTTP/1.1 (RFC 9110, 7.8)."""
+
+
+def peer_of(transport: asyncio.BaseTransport) -> str:
+    """The address at the other end."""
+    try:
+        return str(transport.get_extra_info("peername")[0])
+    except (OSError, TypeError):  # it has left already
+        return GONE

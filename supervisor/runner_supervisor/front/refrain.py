@@ -12,6 +12,8 @@ from typing import NamedTuple
 DIGITS = 15
 """As many digits of a length as are looked at."""
 
+BLANK = b"\r\n\r\n"
+
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,%d})\r\n" % DIGITS, re.IGNORECASE)
 
 OTHER = (0, 0)
@@ -32,6 +34,15 @@ class Refrain(NamedTuple):
             return OTHER
         digits = data[start:stop]
         return (stop + len(after), int(digits)) if digits.isdigit() else OTHER
+
+
+def refrain_in(data: bytes) -> Refrain | None:
+    """The refrain that data may begin with; None: no head is whole there, or its body has no length.
+
+    The one parser that says what it means takes no head with other line ends, so this is where it ends.
+    """
+    end = data.find(BLANK)
+    return refrain_of(data[: end + len(BLANK)]) if end >= 0 else None
 
 
 def refrain_of(head: bytes) -> Refrain | None:

@@ -121,20 +121,21 @@ class Server(uvicorn.Server):
     async def _listen(self, listener: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         backlog = self.config.backlog
-        if self._certificate is None or listener.family == socket.AF_UNIX:
-            return await loop.create_server(self._connection, sock=listener, backlog=backlog)
+        trusted = listener.family == socket.AF_UNIX
+        make = cast("Callable[..., FrontProtocol]", self.config.http_protocol_class)
+        first = make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state, trusted=trusted
+        )
+        if self._certificate is None or trusted:
+            return await loop.create_server(first.another, sock=listener, backlog=backlog)
         return await loop.create_server(
-            self._connection,
+            first.another,
             sock=listener,
             backlog=backlog,
             ssl=self._certificate.context,
             ssl_handshake_timeout=HANDSHAKE_S,
             ssl_shutdown_timeout=CLOSE_S,
         )
-
-    def _connection(self) -> asyncio.Protocol:
-        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
-        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 class Front:

@@ -20,6 +20,7 @@ from runner_supervisor.front.heads import (
     joined,
     origin_form,
 )
+from runner_supervisor.front.refrain import Refrain, refrain_of
 from runner_supervisor.front.replies import INVALID_KEY
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.settings import Settings
@@ -136,3 +137,31 @@ def test_what_is_remembered_of_heads_is_bounded(tmp_path: Path) -> None:
                 trusted=False,
             )
             assert 0 < len(heads._remembered) <= REMEMBERED
+
+
+def test_heads_that_recur_are_known_by_their_bytes_to_those_who_may_come_in_like_that_until_the_keys_change(
+    tmp_path: Path,
+) -> None:
+    data = b"POST /tokenize HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n%b"
+    refrain = refrain_of(data % (2, b""))
+    assert refrain
+    with closing(KeyStore(tmp_path / "keys.sqlite")) as keys:
+        heads = Heads(Gate(keys, Settings()))
+        reading = heads.read(cast("Any", Parser()), b"/tokenize", [(b"host", b"localhost")], trusted=True)
+        heads.learn(refrain, reading, trusted=True)
+        assert heads.recall(data % (17, b'{"a'), trusted=True) == (refrain, reading)
+        assert heads.recall((data % (17, b""))[:-1], trusted=True) is None
+        assert heads.recall(data.replace(b"host", b"Host") % (2, b"{}"), trusted=True) is None
+        assert heads.recall(data % (2, b"{}"), trusted=False) is None
+        keys.create("new", scopes=[Scope.INFERENCE])
+        assert heads.recall(data % (2, b"{}"), trusted=True) is None
+
+
+def test_how_many_heads_are_known_by_their_bytes_is_bounded(tmp_path: Path) -> None:
+    with closing(KeyStore(tmp_path / "keys.sqlite")) as keys:
+        heads = Heads(Gate(keys, Settings()))
+        reading = heads.read(cast("Any", Parser()), b"/tokenize", [(b"host", b"localhost")], trusted=False)
+        for number in range(3 * REMEMBERED):
+            heads.learn(Refrain(b"%d" % number, b""), reading, trusted=False)
+            heads.learn(Refrain(b"%d" % number, bytes(REMEMBERED_BYTES)), reading, trusted=False)
+            assert 0 < len(heads._recurring) <= REMEMBERED

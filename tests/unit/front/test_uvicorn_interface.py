@@ -48,6 +48,25 @@ def test_what_a_connection_begins_with() -> None:
     assert re.findall(r"self\.(\w+) =", begin) == ["url", "expect_100_continue", "headers", "scope"]
 
 
+async def app(scope: object, receive: object, send: object) -> None:
+    """Nobody asks it."""
+
+
+@pytest.mark.anyio
+async def test_what_a_connection_has_of_its_own() -> None:
+    """`FrontProtocol.another` makes these anew, and lets connections share all else."""
+    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    state = ServerState()
+    one, two = (vars(HttpToolsProtocol(config, state, {})) for _ in range(2))
+    shared = {id(config), id(state.connections), id(state.tasks)}
+    differing = {name for name in one if one[name] is not two[name] and id(one[name]) not in shared}
+    assert differing - {"app_state"} == {"parser", "pipeline"}
+    assert inspect.getsource(HttpToolsProtocol.__init__).count("self.parser.") == 1
+    assert "self.parser.set_dangerous_leniencies(lenient_data_after_close=True)" in inspect.getsource(
+        HttpToolsProtocol.__init__
+    )
+
+
 def test_the_protocols_attributes() -> None:
     source = inspect.getsource(HttpToolsProtocol)
     for use in ("self.pipeline.pop()", "self.pipeline: deque[", "self.flow = FlowControl(", "self.url += url"):
