@@ -120,7 +120,7 @@ class FrontProtocol(HttpToolsProtocol):
             self._parse(data)
 
     def _recognise(self, data: bytes) -> bytes:
-        """Begin a request whose head is known, as the last one was or another's; returns what is left to be parsed."""
+        """Begin a request whose head is known, as the last one or another; returns what is left to be parsed."""
         start = length = 0
         if self._refrain is not None and self._read_at == self._heads.version:
             start, length = self._refrain.find(data)
