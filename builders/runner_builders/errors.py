@@ -3,7 +3,7 @@
 BuilderError                 exit code 1
 ├── SourceError              llama.cpp's source cannot be had, or is not the pinned one
 ├── ToolchainError           a compiler or tool is missing or unsuitable
-├── PrebuiltError            LLAMA_CPP_DIR names a folder without a llama-server
+├── PrebuiltError            exit code 78: LLAMA_CPP_DIR names a folder without a llama-server
 ├── VerifyError              a new llama-server does not start, does not see its devices, or computes wrong
 └── CompileError             cmake or the compiler failed; `tail` holds its last lines, `log` all of them
 """
@@ -29,7 +29,9 @@ class ToolchainError(BuilderError):
 
 
 class PrebuiltError(BuilderError):
-    """A folder that should hold a llama-server does not."""
+    """A folder that should hold a llama-server does not. Starting again without a change cannot help."""
+
+    exit_code = 78
 
 
 class VerifyError(BuilderError):

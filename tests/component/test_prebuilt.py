@@ -59,14 +59,14 @@ def test_what_was_found_right_is_not_asked_again_until_it_changes(tree: Tree, pr
 
 def test_a_folder_without_one_is_refused(tree: Tree) -> None:
     failed = tree.build(LLAMA_CPP_DIR=str(tree.folder))
-    assert failed.returncode == 1
+    assert failed.returncode == 78
     assert "holds no executable llama-server (looked for llama-server, bin/llama-server" in failed.stderr
 
 
 def test_one_that_does_not_start_is_refused(tree: Tree, prebuilt: Path) -> None:
     (prebuilt / "bin" / "llama-server").write_text("#!/bin/sh\nexit 1\n")
     failed = tree.build(LLAMA_CPP_DIR=str(prebuilt))
-    assert failed.returncode == 1
+    assert failed.returncode == 78
     assert "llama-server --version fails; build it again for this machine" in failed.stderr
 
 
