@@ -81,7 +81,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._read_at = 0
         self._reading: Reading | None = None
         self._request_id: bytes | None = None
-        self._traced = backend.desk.tracer is not None
+        self._traced = False
         self._context: list[tuple[bytes, bytes]] = []
         self._deadline = 0.0
         self._watch: asyncio.TimerHandle | None = None
@@ -104,6 +104,7 @@ class FrontProtocol(HttpToolsProtocol):
         self.connections.add(self)
         self.transport = transport
         self.flow = FlowControl(transport)
+        self._traced = self._backend.desk.tracer is not None
         if not self._trusted:  # asked now: a request may have to be written down when its connection has gone
             self._peer = peer_of(transport)
         self._deadline = self.loop.time() + PATIENCE_S
