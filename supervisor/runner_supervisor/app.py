@@ -11,30 +11,29 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 import filelock
 import uvloop
 
+from runner_supervisor.calls import Calls, Ready
 from runner_supervisor.core.access import Scope
 from runner_supervisor.core.lifecycle import Machine, Policy
 from runner_supervisor.core.restart import Cause
 from runner_supervisor.core.states import State
-from runner_supervisor.engine.binary import EngineBinary
 from runner_supervisor.engine.logs import EngineLog, parse
 from runner_supervisor.engine.model import check_model
 from runner_supervisor.engine.process import sweep_orphans
-from runner_supervisor.engine.sizing import Sizing
 from runner_supervisor.engine.succession import Succession
 from runner_supervisor.engine.supervisor import EngineSpec, EngineSupervisor, Place, Transition, describe
 from runner_supervisor.errors import AlreadyRunningError, ConfigError, EngineError
 from runner_supervisor.front.changes import Progress
 from runner_supervisor.front.gate import Gate
+from runner_supervisor.front.listeners import bind_tcp, bind_unix
 from runner_supervisor.front.pages.tail import LogTail, tailing
-from runner_supervisor.front.server import Front, bind_tcp, bind_unix
+from runner_supervisor.front.server import Front
 from runner_supervisor.front.tls import Certificate
 from runner_supervisor.front.traces import tracing
 from runner_supervisor.keys.store import KeyStore
@@ -63,44 +62,6 @@ NUMBERS = {name.lower(): number for name, number in logging.getLevelNamesMapping
 
 END_SLACK_S = 5.0
 """What the end may take beyond the engine's grace period: KILL, the last log lines."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """What a newcomer wants to know once requests are served.
-
-    `new_key` is seen this once only. `given_in`: the settings and files that further keys come from. `host` is what
-    was asked for, where `address` is one that this machine can use. `open_to_all`: it needs no
-    key, and other machines can reach it. `certificate`: what it is served with, over HTTPS.
-    """
-
-    address: str
-    model: Path
-    backend: str
-    log: Path
-    needs_key: bool
-    new_key: str | None
-    given_in: tuple[str, ...]
-    state_dir: Path
-    host: str
-    open_to_all: bool
-    certificate: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class Calls:
-    """What a run asks of whoever began it.
-
-    `find_binary` finds or builds llama-server, which may take minutes. For a reload `load` reads the settings
-    again, and `present_binary` finds the llama-server there is. `on_sizing` and `on_ready` are called once, when it
-    is known what the model takes, and when it serves.
-    """
-
-    find_binary: Callable[[], EngineBinary]
-    load: Callable[[], Settings]
-    present_binary: Callable[[], EngineBinary]
-    on_sizing: Callable[[Sizing], None]
-    on_ready: Callable[[Ready], None]
 
 
 def run(settings: Settings, calls: Calls, *, manager: Manager, listener: socket.socket | None) -> None:

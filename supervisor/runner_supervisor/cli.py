@@ -18,7 +18,6 @@ from rich.text import Text
 
 from runner_supervisor import (
     __version__,
-    app,
     bench_cli,
     building,
     doctor,
@@ -29,6 +28,7 @@ from runner_supervisor import (
     watch,
     watch_show,
 )
+from runner_supervisor.calls import Calls
 from runner_supervisor.engine.binary import EngineBinary
 from runner_supervisor.engine.logs import level_of as engine_level_of
 from runner_supervisor.errors import EngineError, RunnerError
@@ -138,6 +138,8 @@ def start(
     engine_args: EngineArguments = None,
 ) -> None:
     """Serve a model: build llama-server if need be, supervise it, answer on one address."""
+    from runner_supervisor import app  # noqa: PLC0415 - only this command needs FastAPI, which takes long to import
+
     if os.getpid() == 1:
         pid1.stay_behind()
     given = {
@@ -162,7 +164,7 @@ def start(
     faulthandler.enable()  # a watchdog's ABRT shows where it hung
     manager = Manager.of(os.environ, pid=os.getpid())
     more_time = extension(building.BEAT_S * 3)
-    calls = app.Calls(
+    calls = Calls(
         load=lambda: load_settings(given, config=config),
         find_binary=partial(
             building.find_binary, beat=partial(manager.tell, "STATUS=finding or building llama-server", more_time)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from runner_supervisor.engine.binary import EngineBinary, require_gpu
 from runner_supervisor.engine.sizing import Sizing, mib
 from runner_supervisor.errors import RunnerError
-from runner_supervisor.front.server import bind_tcp
+from runner_supervisor.front.listeners import bind_tcp
 from runner_supervisor.front.tls import Certificate
 from runner_supervisor.front.traces import tracing
 from runner_supervisor.layout import Layout

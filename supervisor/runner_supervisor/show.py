@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from runner_supervisor import app
+from runner_supervisor.calls import Ready
 from runner_supervisor.doctor import Examination, Finding, Level
 from runner_supervisor.engine.sizing import Sizing, mib
 
@@ -26,7 +26,7 @@ LEVELS = ("debug", "info", "warning", "error")
 LEVEL_COLOURS = {"debug": "dim", "warning": "yellow", "error": "red"}
 
 
-def banner(ready: app.Ready) -> None:
+def banner(ready: Ready) -> None:
     """What is served where, and a line to try it with."""
     rows = [
         ("address", ready.address if ready.host in ready.address else f"{ready.address} (listening on {ready.host})"),
@@ -168,7 +168,7 @@ def log_line_as_json(line: str, level: str, *, source: str) -> None:
     )
 
 
-def _where_keys_are(ready: app.Ready) -> str:
+def _where_keys_are(ready: Ready) -> str:
     make = f"make another with `runner-supervisor keys create --state-dir {ready.state_dir} --name NAME`"
     return (
         f"needed: one of those in {' and '.join(ready.given_in)}; or {make}"
@@ -177,7 +177,7 @@ def _where_keys_are(ready: app.Ready) -> str:
     )
 
 
-def _curl(ready: app.Ready) -> str:
+def _curl(ready: Ready) -> str:
     key = f' -H "Authorization: Bearer {ready.new_key or "$API_KEY"}"' if ready.needs_key else ""
     trust = f" --cacert {shlex.quote(str(ready.certificate))}" if ready.certificate else ""
     body = '{"messages":[{"role":"user","content":"Hello!"}],"max_tokens":48}'

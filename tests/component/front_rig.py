@@ -21,9 +21,10 @@ from runner_supervisor.engine.supervisor import Transition
 from runner_supervisor.front.addresses import Proxies
 from runner_supervisor.front.changes import Change
 from runner_supervisor.front.gate import Gate
+from runner_supervisor.front.listeners import bind_tcp, bind_unix
 from runner_supervisor.front.pages.tail import LogTail
 from runner_supervisor.front.requestids import RequestIds
-from runner_supervisor.front.server import Front, bind_tcp, bind_unix
+from runner_supervisor.front.server import Front
 from runner_supervisor.front.strikes import Strikes
 from runner_supervisor.front.tls import Certificate
 from runner_supervisor.front.visit import Desk

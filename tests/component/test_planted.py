@@ -16,7 +16,7 @@ from runner_supervisor.engine.report import _keep
 from runner_supervisor.errors import ConfigError
 from runner_supervisor.front.audit import AuditLog
 from runner_supervisor.front.contentlog import ContentLog
-from runner_supervisor.front.server import bind_unix
+from runner_supervisor.front.listeners import bind_unix
 from runner_supervisor.ownlog import OwnLog
 
 SECRET = "not ours to touch"

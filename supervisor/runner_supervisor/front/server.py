@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
@@ -19,7 +17,6 @@ from runner_supervisor.core.states import State
 from runner_supervisor.engine.succession import Succession
 from runner_supervisor.engine.supervisor import Transition, epitaph
 from runner_supervisor.engine.watch import Traffic
-from runner_supervisor.errors import AddressError
 from runner_supervisor.front.addresses import Proxies
 from runner_supervisor.front.changes import Changes
 from runner_supervisor.front.control import Load, create_control_app
@@ -36,7 +33,6 @@ from runner_supervisor.front.replies import Refusal
 from runner_supervisor.front.tls import HANDSHAKE_S, Certificate
 from runner_supervisor.front.upstream import Upstream
 from runner_supervisor.front.visit import Desk
-from runner_supervisor.private import remove_socket
 from runner_supervisor.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -50,44 +46,6 @@ TICK_S = 1.0
 
 CLOSE_S = 2
 """How long connections that are still open at the very end may take to close, in seconds."""
-
-
-def bind_tcp(host: str, port: int) -> socket.socket:
-    """Take a TCP address. Connections are refused until the front serves: a build may come first.
-
-    Raises:
-        AddressError: it is in use, not this machine's, or not allowed.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with contextlib.ExitStack() as unless_bound:
-            listener = unless_bound.enter_context(socket.socket(family, kind, protocol))
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            unless_bound.pop_all()
-    except OSError as error:
-        raise AddressError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another with --host or --port"
-        ) from None
-    return listener
-
-
-def bind_unix(path: Path) -> socket.socket:
-    """Take a Unix socket that only its owner can reach.
-
-    Raises:
-        ConfigError: what has that name is no socket of ours.
-    """
-    remove_socket(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(before)
-    return listener
 
 
 class Server(uvicorn.Server):
