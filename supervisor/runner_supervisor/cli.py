@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.text import Text
+from typer.core import TyperCommand
 
 from runner_supervisor import (
     __version__,
@@ -115,7 +116,19 @@ def root(
     """Builds, supervises and fronts llama.cpp's llama-server."""
 
 
-@commands.command()
+class Start(TyperCommand):
+    """`start`, which says where llama-server's own flags go to who gives one among ours."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if option := getattr(error, "option_name", None):  # "no such option"
+                vars(error)["message"] += f". llama-server's own go after --: runner-supervisor start -- {option}"
+            raise
+
+
+@commands.command(cls=Start)
 def start(
     *,
     model: ModelOption = None,
