@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import httptools
@@ -175,7 +176,7 @@ def origin_form(target: bytes) -> bytes:
     target = target.partition(b"#")[0]
     if target.startswith(b"/"):
         return target
-    url = httptools.parse_url(target)
+    url: Any = httptools.parse_url(target)  # its types deny that a part may be None
     query = b"?" + url.query if url.query else b""
     return (url.path or b"/") + query
 

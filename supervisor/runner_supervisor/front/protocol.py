@@ -62,9 +62,16 @@ class FrontProtocol(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         trusted: bool = False,
+        first: FrontProtocol | None = None,
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config=config, server_state=server_state, app_state=app_state, _loop=_loop)
+        if first is None:
+            super().__init__(config=config, server_state=server_state, app_state=app_state, _loop=_loop)
+        else:
+            self.__dict__ = dict(vars(first))  # uvicorn's attributes; compiled, ours are not among them
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.pipeline = deque()
         self._backend = backend
         self._heads = heads
         self._trusted = trusted
@@ -90,12 +97,15 @@ class FrontProtocol(HttpToolsProtocol):
         """One for another connection of the same listener. This one is for none: what uvicorn looks up and reads of
         its configuration for each is looked up and read once.
         """
-        other = FrontProtocol.__new__(FrontProtocol)
-        vars(other).update(vars(self))
-        other.parser = httptools.HttpRequestParser(other)
-        other.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        other.pipeline = deque()
-        return other
+        return FrontProtocol(
+            backend=self._backend,
+            heads=self._heads,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.app_state,
+            trusted=self._trusted,
+            first=self,
+        )
 
     # The connection.
 

@@ -68,7 +68,6 @@ class Visit:
     first_s = 0.0
     streamed = False
     trace_lines = b""
-    _trace: Trace | None = None
     _settled = False
     _then: Callable[[Refusal | None], None]
     _verdict: Verdict | None = None
@@ -83,6 +82,7 @@ class Visit:
         self._reading = reading
         self._caller = caller
         self._desk = desk
+        self._trace: Trace | None = None
         if desk.tracer is not None:
             self._trace = desk.tracer.begin(context)
             self.trace_lines = self._trace.lines
