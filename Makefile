@@ -3,10 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := build/installed
 PATHS := supervisor builders tests tools bench
+COMPILED_TESTS := $(patsubst %,tests/e2e/test_%.py,audit conversations crash fidelity fuzz limits load metrics openai_client \
+	penetration reload scopes streaming tls traces truth)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help start test lint audit format docs demo-model bench soak reproducible portable-check clean
+.PHONY: help start test test-compiled lint audit format docs demo-model bench soak reproducible portable-check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -15,11 +18,17 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "runner-supervisor needs Python 3.11 or newer; name one with make PYTHON=python3.11")'
 	@echo 'making $(VENV) and installing the package into it'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --editable .
+	@RUNNER_COMPILE=0 $(BIN)/pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@$(BIN)/pip install --quiet --editable '.[dev]'
+	@RUNNER_COMPILE=0 $(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(INSTALLED)/.installed: pyproject.toml tools/compile_front.py $(shell find supervisor builders -type f -not -name '*.pyc')
+	@echo 'compiling the front and installing it into $(INSTALLED), as users have it'
+	@$(PYTHON) -m venv $(INSTALLED)
+	@RUNNER_COMPILE=1 $(INSTALLED)/bin/pip install --quiet '.[otel,redis]'
 	@touch $@
 
 start: $(VENV)/.installed ## build llama-server if need be and serve; MODEL=path.gguf serves that file; ARGS are start's
@@ -27,6 +36,9 @@ start: $(VENV)/.installed ## build llama-server if need be and serve; MODEL=path
 
 test: $(VENV)/.installed-dev ## the whole suite, on a real llama-server; ARGS="-k name" picks tests
 	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+test-compiled: $(VENV)/.installed-dev $(INSTALLED)/.installed ## end-to-end tests of the data path, compiled as users have it
+	@INSTALLED_PYTHON=$(CURDIR)/$(INSTALLED)/bin/python $(BIN)/python -m pytest $(COMPILED_TESTS) $(ARGS)
 
 lint: $(VENV)/.installed-dev ## format, style, types, import directions, unsafe calls
 	$(BIN)/ruff format --check $(PATHS)
@@ -49,9 +61,9 @@ demo-model: $(VENV)/.installed ## train the demo model again (about 20 minutes o
 	@$(BIN)/pip install --quiet --editable '.[demo]'
 	@$(BIN)/python -m tools.demo_model.train $(ARGS)
 
-bench: $(VENV)/.installed-dev ## measure the front beside nginx; ARGS="--rounds 5 --picture out.png w2 w3" picks
+bench: $(VENV)/.installed-dev $(INSTALLED)/.installed ## measure the front beside nginx; ARGS="--rounds 5 --picture out.png w2 w3" picks
 	@$(BIN)/python -c "import matplotlib" 2>/dev/null || $(BIN)/pip install --quiet --editable '.[bench]'
-	@$(BIN)/python -m bench $(ARGS)
+	@INSTALLED_PYTHON=$(INSTALLED)/bin/python $(BIN)/python -m bench $(ARGS)
 
 soak: $(VENV)/.installed-dev ## load and faults for MINUTES (24) minutes, then a ledger of every request
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),24)

@@ -45,7 +45,8 @@ def configuration() -> str:
     lines += [
         "",
         "Read outside the settings: `RUNNER_CONFIG` (the file), `RUNNER_CACHE_DIR` (where sources and builds are",
-        "kept), `LLAMA_CPP_DIR` (a folder with a llama-server of yours; nothing is built then), `CC` and `CXX`.",
+        "kept), `LLAMA_CPP_DIR` (a folder with a llama-server of yours; nothing is built then), `CC` and `CXX`;",
+        "`RUNNER_COMPILE` when it is installed ([operations.md](operations.md#installing)).",
         f"Ignored, because GitHub Actions sets them: {', '.join(f'`{name}`' for name in sorted(FOREIGN_ENV))}.",
         "",
         "## llama-server's own flags",

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from runner_supervisor.engine.binary import EngineBinary, require_gpu
 from runner_supervisor.engine.sizing import Sizing, mib
 from runner_supervisor.errors import RunnerError
+from runner_supervisor.front import protocol
 from runner_supervisor.front.listeners import bind_tcp
 from runner_supervisor.front.tls import Certificate
 from runner_supervisor.front.traces import tracing
@@ -114,18 +115,24 @@ def failure(what: str, error: Exception) -> Finding:
 
 
 def machine() -> Iterator[Finding]:
-    """Python, and how many files may be open."""
+    """Python, whether it runs the front or compiled code does, and how many files may be open."""
     version = platform.python_version()
     if sys.version_info < OLDEST_PYTHON:
         yield Finding("Python", Level.FAIL, version, "install Python 3.11 or newer")
     else:
         yield Finding("Python", Level.OK, version)
+    yield Finding("front", Level.OK, how_the_front_runs())
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most != resource.RLIM_INFINITY and most < OPEN_FILES:
         advice = f"raise the hard limit (ulimit -Hn, LimitNOFILE) to {OPEN_FILES} or more: each request takes two"
         yield Finding("open files", Level.WARN, str(most), advice)
     else:
         yield Finding("open files", Level.OK, "no limit" if most == resource.RLIM_INFINITY else str(most))
+
+
+def how_the_front_runs() -> str:
+    """Whether the wheel that was installed has the data path compiled; from a checkout it never is."""
+    return "interpreted" if Path(protocol.__file__).suffix == ".py" else "compiled"
 
 
 def service(settings: Settings, layout: Layout) -> Iterator[Finding]:

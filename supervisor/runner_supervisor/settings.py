@@ -42,8 +42,8 @@ FOREIGN_ENV = frozenset(
 )  # fmt: skip
 """RUNNER_* variables that GitHub Actions sets in every job; they are not ours to complain about."""
 
-OWN_ENV = frozenset({ENV_PREFIX + "CONFIG", ENV_PREFIX + "CACHE_DIR"})
-"""RUNNER_* variables read outside the settings: the settings file itself, and the builder's cache folder."""
+OWN_ENV = frozenset(ENV_PREFIX + name for name in ("CONFIG", "CACHE_DIR", "COMPILE"))
+"""RUNNER_* variables read elsewhere: the settings file, the builder's cache folder, how to install it."""
 
 
 ORIGIN = re.compile(r"https?://[a-z0-9.\-]+(:\d+)?|https?://\[[0-9a-f:]+\](:\d+)?")
