@@ -97,6 +97,11 @@ def test_there_is_no_compiler_in_it(served: Container) -> None:
     assert served.sh("for tool in cc gcc g++ c++ cmake ninja pip; do command -v $tool; done; true") == ""
 
 
+def test_its_front_is_compiled(served: Container) -> None:
+    findings = json.loads(served.sh("runner-supervisor check --json || true"))["findings"]
+    assert [finding["found"] for finding in findings if finding["what"] == "front"] == ["compiled"]
+
+
 def test_a_killed_llama_server_is_replaced(served: Container) -> None:
     before = served.engine()["pid"]
     served.sh(f"kill -9 {before}")
