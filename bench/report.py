@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.targets import processor
+from bench.targets import how_the_front_runs, processor
 from bench.workloads import WORKLOADS, Figures
 
 Rounds = dict[str, dict[str, list[Figures]]]
@@ -75,7 +75,8 @@ def print_table(figures: Rounds) -> None:
     Console(width=150).print(table)
     rounds = len(next(iter(next(iter(figures.values())).values())))
     apart = ", ".join(f"{target} {span:.0%}" for target, span in noise(figures).items())
-    print(f"{processor()}; medians of {rounds}; rounds typically lie apart by: {apart}")
+    print(f"the front is {how_the_front_runs()}; {processor()}")
+    print(f"medians of {rounds}; rounds typically lie apart by: {apart}")
 
 
 def write_json(figures: Rounds, path: Path) -> None:
@@ -83,6 +84,7 @@ def write_json(figures: Rounds, path: Path) -> None:
     report = {
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "processor": processor(),
+        "front": how_the_front_runs(),
         "rounds": figures,
         "medians": medians(figures),
         "noise": noise(figures),

@@ -23,6 +23,8 @@ from bench.load import KEY, Address
 _CORES = sorted(os.sched_getaffinity(0))
 PROXY_CORE, ENGINE_CORE = _CORES[0], _CORES[-1]
 START_S = 30.0
+FRONT_PYTHON = os.environ.get("INSTALLED_PYTHON", sys.executable)
+"""The Python that runs the front: `make bench` names one that a wheel is installed for, as users have it."""
 
 NGINX_CONF = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.log warn;
@@ -155,7 +157,7 @@ def _front(folder: Path, flags: list[str], environment: dict[str, str]) -> Itera
     """The front with a key, its queue and its metrics, and the engine it starts."""
     port = free_port()
     own = ["--state-dir", str(folder / "state"), "--port", str(port)]
-    command = [sys.executable, "-m", "runner_supervisor", "start", *own, "--", *flags]
+    command = [FRONT_PYTHON, "-m", "runner_supervisor", "start", *own, "--", *flags]
     environment = environment | {"RUNNER_API_KEYS": KEY, "RUNNER_LOG_LEVEL": "warning"}
     with running(command, port=port, core=PROXY_CORE, environment=environment) as pid:
         _await_ready(port)
@@ -188,6 +190,15 @@ def _await_ready(port: int) -> None:
             return
         time.sleep(0.05)
     raise RuntimeError("the front did not become ready")
+
+
+def how_the_front_runs() -> str:
+    """Whether it is compiled or interpreted."""
+    script = "from runner_supervisor import doctor; print(doctor.how_the_front_runs())"
+    done = subprocess.run(
+        [FRONT_PYTHON, "-c", script], stdout=subprocess.PIPE, text=True, timeout=START_S, check=True
+    )
+    return done.stdout.strip()
 
 
 def processor() -> str:

@@ -26,7 +26,10 @@ from runner_supervisor.layout import Layout
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 60.0
 BUILD_TIMEOUT_S = 3600
-COMMAND = [sys.executable, "-m", "runner_supervisor"]
+PYTHON = Path(os.environ.get("INSTALLED_PYTHON", sys.executable))
+"""Whose supervisor is tested: `make test-compiled` names one for which the wheel is installed, compiled."""
+
+COMMAND = [str(PYTHON), "-m", "runner_supervisor"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -88,7 +91,7 @@ class Supervisor:
         state_dir: Path,
         *arguments: str,
         environment: dict[str, str] | None = None,
-        python: Path = Path(sys.executable),
+        python: Path = PYTHON,
     ) -> None:
         self.state_dir = state_dir
         self.layout = Layout(state_dir)
@@ -206,7 +209,7 @@ def memory_cgroup(folder: Path, *, limit_bytes: int) -> Iterator[Path]:
     cgroup.mkdir()
     (cgroup / limit).write_text(str(limit_bytes))
     enter = folder / "enter"
-    enter.write_text(f'#!/bin/sh\necho $$ > {cgroup / name}\nexec {sys.executable} "$@"\n')
+    enter.write_text(f'#!/bin/sh\necho $$ > {cgroup / name}\nexec {PYTHON} "$@"\n')
     enter.chmod(0o755)
     try:
         yield enter

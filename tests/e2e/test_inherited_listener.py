@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import httpx
-from tests.e2e.conftest import Supervisor
+from tests.e2e.conftest import PYTHON, Supervisor
 
-HAND_OVER = f"""#!{sys.executable}
+HAND_OVER = f"""#!{PYTHON}
 import os, socket, sys
 listener = socket.create_server(("0.0.0.0", 0))
 if listener.fileno() != 3:

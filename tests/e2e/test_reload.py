@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -17,7 +16,7 @@ from typing import Any
 import anyio.to_thread
 import httpx
 import pytest
-from tests.e2e.conftest import COMMAND, Supervisor, eventually, memory_cgroup
+from tests.e2e.conftest import COMMAND, PYTHON, Supervisor, eventually, memory_cgroup
 from tests.ledger import Ledger, Load, short, stream
 
 from runner_supervisor.planning import demo_model
@@ -31,7 +30,7 @@ STREAM_TOKENS = 400
 class Configured:
     """A service with a settings file."""
 
-    def __init__(self, folder: Path, *, python: Path = Path(sys.executable), ctx: int = 32768) -> None:
+    def __init__(self, folder: Path, *, python: Path = PYTHON, ctx: int = 32768) -> None:
         self.folder = folder
         self.config = folder / "settings.toml"
         self.write(ctx=ctx)
