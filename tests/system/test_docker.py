@@ -102,6 +102,10 @@ def test_its_front_is_compiled(served: Container) -> None:
     assert [finding["found"] for finding in findings if finding["what"] == "front"] == ["compiled"]
 
 
+def test_all_that_settings_can_ask_for_is_in_it(served: Container) -> None:
+    assert served.sh("python -c 'import redis, opentelemetry.sdk'") == ""
+
+
 def test_a_killed_llama_server_is_replaced(served: Container) -> None:
     before = served.engine()["pid"]
     served.sh(f"kill -9 {before}")
