@@ -58,11 +58,11 @@ docs: $(VENV)/.installed-dev ## write the generated documents again
 	$(BIN)/python -m tools.generate_docs
 
 demo-model: $(VENV)/.installed ## train the demo model again (about 20 minutes on one core); needs PyTorch, which it installs
-	@$(BIN)/pip install --quiet --editable '.[demo]'
+	@RUNNER_COMPILE=0 $(BIN)/pip install --quiet --editable '.[demo]'
 	@$(BIN)/python -m tools.demo_model.train $(ARGS)
 
 bench: $(VENV)/.installed-dev $(INSTALLED)/.installed ## measure the front beside nginx; ARGS="--rounds 5 --picture out.png w2 w3" picks
-	@$(BIN)/python -c "import matplotlib" 2>/dev/null || $(BIN)/pip install --quiet --editable '.[bench]'
+	@$(BIN)/python -c "import matplotlib" 2>/dev/null || RUNNER_COMPILE=0 $(BIN)/pip install --quiet --editable '.[bench]'
 	@INSTALLED_PYTHON=$(INSTALLED)/bin/python $(BIN)/python -m bench $(ARGS)
 
 soak: $(VENV)/.installed-dev ## load and faults for MINUTES (24) minutes, then a ledger of every request
