@@ -16,7 +16,7 @@ from runner_supervisor.rotating import RotatingFile
 
 logger = logging.getLogger(__name__)
 
-PAUSE_S = 0.25
+PAUSE_S = 0.5
 """Lines gather so long before they are written, in seconds."""
 
 RETRY_S = 1.0
