@@ -25,7 +25,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@RUNNER_COMPILE=0 $(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@
 
-$(INSTALLED)/.installed: pyproject.toml tools/compile_front.py $(shell find supervisor builders -type f -not -name '*.pyc')
+$(INSTALLED)/.installed: pyproject.toml tools/compile_front.py docs/runner-supervisor.1 $(shell find supervisor builders third_party/llama.cpp.lock.toml third_party/patches -not -name '__pycache__' -not -name '*.pyc')
 	@echo 'compiling the front and installing it into $(INSTALLED), as users have it'
 	@$(PYTHON) -m venv $(INSTALLED)
 	@RUNNER_COMPILE=1 $(INSTALLED)/bin/pip install --quiet '.[otel,redis]'

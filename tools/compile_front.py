@@ -9,6 +9,7 @@ and a line says why. `RUNNER_COMPILE=0` asks for that, `RUNNER_COMPILE=1` makes 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -45,15 +46,19 @@ class CompiledFront(BuildHookInterface[Any]):
         """
         if version == "editable":
             return
-        self.folder = tempfile.TemporaryDirectory(prefix="runner-supervisor-")
-        why_not = self._hindrance() or self._compile(Path(self.folder.name))
+        why_not = self._hindrance()
+        try:
+            self.folder = folder = tempfile.TemporaryDirectory(prefix="runner-supervisor-")
+            why_not = why_not or self._compile(Path(folder.name))
+        except (OSError, subprocess.SubprocessError) as error:  # shutil's are OSErrors
+            why_not = str(error)
         if why_not and os.environ.get("RUNNER_COMPILE") == "1":
             raise RuntimeError(f"the front cannot be compiled: {why_not}")
         if why_not:
             last = why_not.splitlines()[-1]
             self.app.display_warning(f"the front is not compiled, and serves more slowly: {last}")
             return
-        made = Path(self.folder.name, "lib")
+        made = Path(folder.name, "lib")
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         build_data["force_include"] |= {str(each): str(each.relative_to(made)) for each in made.rglob("*.so")}
@@ -69,7 +74,7 @@ class CompiledFront(BuildHookInterface[Any]):
             return "RUNNER_COMPILE=0 says so"
         if sys.implementation.name != "cpython":
             return f"{sys.implementation.name} takes no compiled modules"
-        compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+        compiler = [*shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or ""), "cc"][0]
         if not shutil.which(compiler):
             return f"there is no C compiler ({compiler}); install one and build it again"
         header = Path(sysconfig.get_path("include"), "Python.h")

@@ -123,8 +123,8 @@ class Start(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
-            if option := getattr(error, "option_name", None):  # "no such option"
-                vars(error)["message"] += f". llama-server's own go after --: runner-supervisor start -- {option}"
+            if type(error).__name__ == "NoSuchOption" and not vars(error)["possibilities"]:
+                vars(error)["message"] += ". llama-server's own go after --: runner-supervisor start -- FLAGS"
             raise
 
 

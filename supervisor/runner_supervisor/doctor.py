@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,6 @@ from urllib.parse import urlsplit
 from runner_supervisor.engine.binary import EngineBinary, require_gpu
 from runner_supervisor.engine.sizing import Sizing, mib
 from runner_supervisor.errors import RunnerError
-from runner_supervisor.front import protocol
 from runner_supervisor.front.listeners import bind_tcp
 from runner_supervisor.front.tls import Certificate
 from runner_supervisor.front.traces import tracing
@@ -132,7 +132,8 @@ def machine() -> Iterator[Finding]:
 
 def how_the_front_runs() -> str:
     """Whether the wheel that was installed has the data path compiled; from a checkout it never is."""
-    return "interpreted" if Path(protocol.__file__).suffix == ".py" else "compiled"
+    found = find_spec("runner_supervisor.front.protocol")  # not imported: only the service needs what that needs
+    return "interpreted" if found is None or str(found.origin).endswith(".py") else "compiled"
 
 
 def service(settings: Settings, layout: Layout) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from runner_supervisor.keys.usage import UsageBook, keep
 from runner_supervisor.layout import Layout
 from runner_supervisor.settings import Settings
 
-REFRESH_S = 0.5
+REFRESH_S = 0.25
 """How often keys and the certificate are looked at for changes by others, in seconds."""
 
 

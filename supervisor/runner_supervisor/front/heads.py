@@ -97,8 +97,10 @@ class Heads:
     def learn(self, refrain: Refrain, reading: Reading, *, trusted: bool) -> None:
         """Remember what a head meant that recurs, for other connections of the same kind."""
         if len(refrain.before) + len(refrain.after) <= REMEMBERED_BYTES:
-            if len(self._recurring) >= REMEMBERED:
-                self._recurring.clear()
+            if (
+                len(self._recurring) >= REMEMBERED
+            ):  # the oldest goes: a client that varies its heads costs others little
+                del self._recurring[next(iter(self._recurring))]
             self._recurring[trusted, refrain] = reading
 
     def recall(self, data: bytes, *, trusted: bool) -> tuple[Refrain, Reading] | None:

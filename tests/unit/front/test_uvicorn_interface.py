@@ -93,6 +93,12 @@ def test_a_protocol_factory_is_taken_as_it_is() -> None:
 def test_the_server_can_be_kept_from_taking_signals_and_told_to_end() -> None:
     assert "with self.capture_signals():" in inspect.getsource(Server.serve)
     assert "if self.should_exit:" in inspect.getsource(Server.on_tick)
+    assert "if counter % 10 == 0:" in inspect.getsource(Server.on_tick)
+    assert re.findall(r"await ([\w.]+)\(", inspect.getsource(Server.main_loop)) == [
+        "self.on_tick",
+        "asyncio.sleep",
+        "self.on_tick",
+    ]
     assert {"connections", "tasks", "default_headers"} <= set(vars(ServerState()))
 
 
