@@ -182,7 +182,7 @@ class Supervisor:
                 shut = client.get("/no/such/path").status_code == 401
                 return shut, client.get("/no/such/path", headers={"x-api-key": key}).status_code != 401
 
-            eventually(known, all, timeout_s=5)
+            eventually(known, all, timeout_s=10, every_s=0.1)  # each look at a key not known yet is a wrong guess
         return key
 
     def engine(self) -> httpx.Client:
