@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,8 +51,9 @@ def test_an_interrupted_build_leaves_no_compiler_behind_and_can_go_on(tree: Tree
     process = subprocess.Popen(tree.build_command(), env=environment, stderr=subprocess.PIPE, text=True)
     while not compiler.at_work.exists():
         assert process.poll() is None, process.communicate()
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert {"ninja", "sleep"} <= {child.name() for child in children}
+    deadline = time.monotonic() + TIMEOUT_S
+    while not {"ninja", "sleep"} <= names(children := psutil.Process(process.pid).children(recursive=True)):
+        assert time.monotonic() < deadline, children
     process.send_signal(number)
     process.communicate(timeout=TIMEOUT_S)
     assert psutil.wait_procs(children, TIMEOUT_S)[1] == []
@@ -62,6 +64,15 @@ def test_an_interrupted_build_leaves_no_compiler_behind_and_can_go_on(tree: Tree
     assert built != good
     assert tree.serves(built)
     assert not log.exists()
+
+
+def names(processes: list[psutil.Process]) -> set[str]:
+    """Of those that are still there."""
+    found = set()
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.add(process.name())
+    return found
 
 
 @contextlib.contextmanager

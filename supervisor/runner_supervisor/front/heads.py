@@ -97,9 +97,7 @@ class Heads:
     def learn(self, refrain: Refrain, reading: Reading, *, trusted: bool) -> None:
         """Remember what a head meant that recurs, for other connections of the same kind."""
         if len(refrain.before) + len(refrain.after) <= REMEMBERED_BYTES:
-            if (
-                len(self._recurring) >= REMEMBERED
-            ):  # the oldest goes: a client that varies its heads costs others little
+            if len(self._recurring) >= REMEMBERED:  # the oldest goes: one client's many heads cost others little
                 del self._recurring[next(iter(self._recurring))]
             self._recurring[trusted, refrain] = reading
 
