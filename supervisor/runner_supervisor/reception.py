@@ -105,6 +105,8 @@ def reception(
         if settings.log_content and settings.content_log:
             contents = ContentLog(settings.content_log)
             stack.callback(contents.close)
-        yield Reception(
+        behind = Reception(
             settings, layout, keys, certificate=certificate, audit=audit, contents=contents, tracer=tracer
         )
+        stack.callback(behind.desk.ledger.write_down)
+        yield behind

@@ -273,6 +273,7 @@ async def rig(
     finally:
         front.close()
         await server
+        front.desk.ledger.write_down()
         store.close()
         here.listener.close()
         for asked in engine.asked:

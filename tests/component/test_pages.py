@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -61,20 +61,22 @@ def named(name: str, path: str = PATH) -> bytes:
 
 
 class Written:
-    """Stands in for the audit log."""
+    """Stands in for the audit log. `write_down`: has what has ended so far written."""
 
-    def __init__(self) -> None:
+    def __init__(self, write_down: Callable[[], None]) -> None:
         self.entries: list[Entry] = []
+        self._write_down = write_down
 
     def record(self, entry: Entry) -> None:
         self.entries.append(entry)
 
     def outcome(self, name: str) -> str:
+        self._write_down()
         return next(entry.outcome for entry in self.entries if entry.request_id == name.encode())
 
 
 def listen(here: Rig) -> Written:
-    written = Written()
+    written = Written(here.front.desk.ledger.write_down)
     here.front.desk.audit = cast("AuditLog", written)
     return written
 

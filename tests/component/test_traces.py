@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httptools
@@ -54,6 +54,14 @@ def post(*headers: str, body: bytes = b"{}", path: str = "/v1/chat/completions")
     return request(path=path, body=body, headers=lines, close=False)
 
 
+@contextmanager
+def traced(here: Rig, by: OpenTelemetry) -> Iterator[None]:
+    """Requests have spans, which are handed over at the end."""
+    with closing(by) as here.front.desk.tracer:
+        yield
+        here.front.desk.ledger.write_down()
+
+
 async def answers(here: Rig, *asked: bytes) -> None:
     """Ask one after another on one connection, and read each answer, which is `say_hi`'s."""
     async with here.connect() as (reader, writer):
@@ -89,7 +97,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_a_stream_is_a_span_with_its_phases(short_dir: Path, collector: Collector) -> None:
     async with rig(short_dir, stream) as here:
         before_ns = time.time_ns()
-        with closing(tracer(collector)) as here.front.desk.tracer:
+        with traced(here, tracer(collector)):
             await here.ask(request(path="/v1/chat/completions", body=b"{}"))
     (span,) = collector.requests()
     assert (span.name, span.parent, span.status) == ("POST /v1/chat/completions", "", UNSET)
@@ -128,7 +136,7 @@ async def test_a_request_belongs_to_its_clients_trace_and_the_engine_to_the_requ
     short_dir: Path, collector: Collector
 ) -> None:
     async with rig(short_dir) as here:
-        with closing(tracer(collector, sample=0.0)) as here.front.desk.tracer:
+        with traced(here, tracer(collector, sample=0.0)):
             await answers(here, post(f"Traceparent: {SAMPLED}", "Tracestate: a=1", "tracestate: b=2"))
     (span,) = collector.requests()
     assert (span.trace, span.parent) == (TRACE, PARENT)
@@ -139,7 +147,7 @@ async def test_a_request_belongs_to_its_clients_trace_and_the_engine_to_the_requ
 async def test_long_bodies_and_none_go_on_with_a_name_too(short_dir: Path, collector: Collector) -> None:
     long = b'{"prompt":"%b"}' % (b"x" * 100_000)
     async with rig(short_dir, max_body_bytes=1 << 20) as here:
-        with closing(tracer(collector)) as here.front.desk.tracer:
+        with traced(here, tracer(collector)):
             listing = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
             await answers(here, post(body=long), listing)
     assert [asked.body for asked in here.engine.asked] == [long, b""]
@@ -150,7 +158,7 @@ async def test_long_bodies_and_none_go_on_with_a_name_too(short_dir: Path, colle
 
 async def test_what_its_client_does_not_sample_is_not_sampled(short_dir: Path, collector: Collector) -> None:
     async with rig(short_dir) as here:
-        with closing(tracer(collector)) as here.front.desk.tracer:
+        with traced(here, tracer(collector)):
             await answers(here, post(f"traceparent: {NOT_SAMPLED}"))
     (passed,) = passed_on(here)
     assert passed
@@ -175,7 +183,7 @@ async def test_what_names_no_span_begins_a_trace_of_its_own(
     short_dir: Path, collector: Collector, wrong: list[str]
 ) -> None:
     async with rig(short_dir) as here:
-        with closing(tracer(collector)) as here.front.desk.tracer:
+        with traced(here, tracer(collector)):
             await answers(here, post(*wrong))
     (span,) = collector.requests()
     assert span.parent == ""
@@ -186,7 +194,7 @@ async def test_what_names_no_span_begins_a_trace_of_its_own(
 
 async def test_more_state_than_must_be_passed_on_is_not(short_dir: Path, collector: Collector) -> None:
     async with rig(short_dir) as here:
-        with closing(tracer(collector)) as here.front.desk.tracer:
+        with traced(here, tracer(collector)):
             await answers(
                 here, post(f"traceparent: {SAMPLED}", f"tracestate: a={'x' * 250},b={'y' * 250},c=longer-yet")
             )
@@ -209,7 +217,7 @@ async def test_requests_on_one_connection_keep_their_traces_apart(
     monkeypatch.setattr(Heads, "read", reading)
     one, other = (post(f"traceparent: 00-{digit * 32}-{digit * 16}-01") for digit in "ab")
     async with rig(short_dir) as here:
-        with closing(tracer(collector)) as here.front.desk.tracer:
+        with traced(here, tracer(collector)):
             await answers(here, one, one, other, post(), post(), one)
     spans = collector.requests()
     assert [span.parent for span in spans] == ["a" * 16, "a" * 16, "b" * 16, "", "", "a" * 16]
@@ -229,7 +237,7 @@ async def test_without_tracing_the_context_goes_on_as_it_is(short_dir: Path) -> 
 
 async def test_a_refusal_is_a_span_without_phases_and_no_fault_of_ours(short_dir: Path, collector: Collector) -> None:
     async with rig(short_dir, keys=["a-key"]) as here:
-        with closing(tracer(collector)) as here.front.desk.tracer:
+        with traced(here, tracer(collector)):
             await here.ask(request(path="/v1/chat/completions", body=b"{}"))
             await here.ask(request(path="/secret-path", headers="authorization: Bearer a-key\r\n"))
     shut, unknown = collector.requests()
@@ -246,7 +254,7 @@ async def test_an_answer_that_breaks_off_is_a_fault(short_dir: Path, collector: 
         asked.writer.transport.abort()
 
     async with rig(short_dir, break_off) as here:
-        with closing(tracer(collector)) as here.front.desk.tracer:
+        with traced(here, tracer(collector)):
             await here.ask(request(path="/v1/completions", body=b"{}"))
     (span,) = collector.requests()
     assert (span.status, span.said["error.type"], span.said["http.response.status_code"]) == (ERROR, "broken", 200)
@@ -255,7 +263,7 @@ async def test_an_answer_that_breaks_off_is_a_fault(short_dir: Path, collector: 
 async def test_no_engine_is_a_fault(short_dir: Path, collector: Collector) -> None:
     async with rig(short_dir) as here:
         here.change(State.FAILED)
-        with closing(tracer(collector)) as here.front.desk.tracer:
+        with traced(here, tracer(collector)):
             await here.ask(request(path="/v1/completions", body=b"{}"))
     (span,) = collector.requests()
     assert (span.status, span.said["error.type"]) == (ERROR, "engine_failed")
@@ -263,7 +271,7 @@ async def test_no_engine_is_a_fault(short_dir: Path, collector: Collector) -> No
 
 async def test_what_is_said_is_not_in_spans(short_dir: Path, collector: Collector) -> None:
     async with rig(short_dir, stream, keys=["secret-key"]) as here:
-        with closing(tracer(collector)) as here.front.desk.tracer:
+        with traced(here, tracer(collector)):
             headers = "authorization: Bearer secret-key\r\nuser-agent: zebra-agent\r\n"
             body = b'{"prompt":"zebra-prompt","model":"zebra-model"}'
             await here.ask(request(path="/v1/completions?q=zebra-query", body=body, headers=headers))
@@ -300,7 +308,7 @@ async def test_a_collector_that_is_gone_is_told_of_once_until_it_is_back(
                 await answers(here, post())
 
     async with rig(short_dir, say_hi) as here:
-        with closing(tracer(collector)) as here.front.desk.tracer:
+        with traced(here, tracer(collector)):
             collector.status = 403
             await ask_until(1)
             refused = len(collector.paths)
@@ -324,7 +332,7 @@ async def test_nobody_at_the_collectors_address_is_told_of_too(
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         async with rig(short_dir) as here:
-            with closing(OpenTelemetry(endpoint_of(url), sample=1.0, scheme="http")) as here.front.desk.tracer:
+            with traced(here, OpenTelemetry(endpoint_of(url), sample=1.0, scheme="http")):
                 await answers(here, post())
     (line,) = told(caplog)
     assert line.startswith(f"traces do not get to {url}/v1/traces")

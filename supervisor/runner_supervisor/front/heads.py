@@ -11,7 +11,7 @@ import httptools
 from runner_supervisor.core.access import Principal
 from runner_supervisor.front.gate import NOBODY, OPERATOR, WITHOUT_KEY, Gate, Judgement, Request
 from runner_supervisor.front.message import Head, path_of
-from runner_supervisor.front.refrain import Refrain, refrain_in
+from runner_supervisor.front.refrain import OTHER, Refrain, refrain_in
 from runner_supervisor.front.replies import HEAD_TOO_LARGE, Reply
 from runner_supervisor.front.routes import CONTROL, Route, route_of
 
@@ -59,6 +59,7 @@ class Heads:
         self._read_at = gate.version
         self._remembered: dict[tuple[object, ...], Reading] = {}
         self._recurring: dict[tuple[bool, Refrain], Reading] = {}
+        self._latest: tuple[bool, Refrain, Reading] | None = None
 
     @property
     def version(self) -> int:
@@ -81,6 +82,7 @@ class Heads:
             self._read_at = self._gate.version
             self._remembered.clear()
             self._recurring.clear()
+            self._latest = None
         key = (parser.get_method(), url, parser.get_http_version(), trusted, *headers)
         try:
             return self._remembered[key]
@@ -102,12 +104,21 @@ class Heads:
             self._recurring[trusted, refrain] = reading
 
     def recall(self, data: bytes, *, trusted: bool) -> tuple[Refrain, Reading] | None:
-        """The head that data begins with, if it is known by its bytes, and what it means."""
-        refrain = refrain_in(data) if self._recurring and self._read_at == self._gate.version else None
-        if refrain is None:
+        """The head that data begins with, if it is known by its bytes, and what it means. Most often it is the one
+        that was recalled last, which costs the least to find out.
+        """
+        if not self._recurring or self._read_at != self._gate.version:
             return None
-        reading = self._recurring.get((trusted, refrain))
-        return None if reading is None else (refrain, reading)
+        if self._latest is not None:
+            kind, refrain, reading = self._latest
+            if kind == trusted and refrain.find(data) != OTHER:
+                return refrain, reading
+        begins = refrain_in(data)
+        known = self._recurring.get((trusted, begins)) if begins else None
+        if begins is None or known is None:
+            return None
+        self._latest = (trusted, begins, known)
+        return begins, known
 
     def _read(self, parser: httptools.HttpRequestParser, url: bytes, headers: Headers, *, trusted: bool) -> Reading:
         method, target = parser.get_method(), origin_form(url)

@@ -17,13 +17,13 @@ from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
 from runner_supervisor.front.audit import refused
 from runner_supervisor.front.backend import Backend
+from runner_supervisor.front.flow import Flow
 from runner_supervisor.front.heads import HEAD_BYTES, Heads, Reading
 from runner_supervisor.front.message import CLOSE
 from runner_supervisor.front.refrain import Refrain, refrain_in
@@ -69,8 +69,7 @@ class FrontProtocol(HttpToolsProtocol):
             super().__init__(config=config, server_state=server_state, app_state=app_state, _loop=_loop)
         else:
             self.__dict__ = dict(vars(first))  # uvicorn's attributes; compiled, ours are not among them
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.parser = cast("Any", None)
             self.pipeline = deque()
         self._backend = backend
         self._heads = heads
@@ -91,11 +90,10 @@ class FrontProtocol(HttpToolsProtocol):
         self._traced = False
         self._context: list[tuple[bytes, bytes]] = []
         self._deadline = 0.0
-        self._watch: asyncio.TimerHandle | None = None
 
     def another(self) -> FrontProtocol:
         """One for another connection of the same listener. This one is for none: what uvicorn looks up and reads of
-        its configuration for each is looked up and read once.
+        its configuration for each is looked up and read once. The parser is made when there is something to parse.
         """
         return FrontProtocol(
             backend=self._backend,
@@ -113,12 +111,11 @@ class FrontProtocol(HttpToolsProtocol):
         """A client has connected. In place of uvicorn's, which looks up what FastAPI alone reads, too."""
         self.connections.add(self)
         self.transport = transport
-        self.flow = FlowControl(transport)
+        self.flow = cast("Any", Flow(transport))
         self._traced = self._backend.desk.tracer is not None
         if not self._trusted:  # asked now: a request may have to be written down when its connection has gone
             self._peer = peer_of(transport)
         self._deadline = self.loop.time() + PATIENCE_S
-        self._watch = self.loop.call_later(PATIENCE_S, self._look_at_the_clock)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client. One that sends neither its head nor its body in time, or too much head, goes."""
@@ -164,6 +161,9 @@ class FrontProtocol(HttpToolsProtocol):
         return data[len(body) :]
 
     def _parse(self, data: bytes) -> None:
+        if cast("Any", self.parser) is None:
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         between = not self._in_message
         self._begun = 0
         self._head_bytes += len(data)  # until a head begins: what came with its beginning is not counted
@@ -176,12 +176,13 @@ class FrontProtocol(HttpToolsProtocol):
             if self._refrain is not None and self._request_id is None and not self._context:
                 self._heads.learn(self._refrain, self._reading, trusted=self._trusted)
 
-    def _look_at_the_clock(self) -> None:
-        """Wakes twice a minute or so: a timer a request would cost more than all that it watches."""
-        left_s = self._deadline - self.loop.time()
-        self._watch = self.loop.call_later(min(PATIENCE_S, max(left_s, 0.0) or PATIENCE_S), self._look_at_the_clock)
-        if left_s > 0:
+    def look_at_the_clock(self) -> None:
+        """End it if its client has been silent for too long. The server asks each once a second: a timer a connection
+        would cost more than all that it watches.
+        """
+        if self.loop.time() < self._deadline:
             return
+        self._deadline += PATIENCE_S  # for what closes late, or not at all
         if self._idle:
             self.transport.abort() if self.flow.write_paused else self.transport.close()
         elif self.flow.read_paused:
@@ -210,8 +211,6 @@ class FrontProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone; so do its requests, the one at work and those that wait."""
-        if self._watch:
-            self._watch.cancel()
         pending: set[Any] = set()
         if self.cycle is not None and not self.cycle.response_complete:
             pending = {self._at_work, self._at_fastapi, self.cycle, *(cycle for cycle, _ in self.pipeline)}

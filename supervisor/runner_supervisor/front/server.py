@@ -42,7 +42,7 @@ KEEP_ALIVE_S = 75
 """How long an idle client connection is kept, in seconds: longer than clients keep theirs, so they close first."""
 
 TICK_S = 1.0
-"""How often uvicorn looks at the clock, in seconds."""
+"""How often uvicorn and each connection look at the clock, in seconds."""
 
 CLOSE_S = 2
 """How long connections that are still open at the very end may take to close, in seconds."""
@@ -59,6 +59,8 @@ class Server(uvicorn.Server):
     async def main_loop(self) -> None:
         """Until `end`. In place of uvicorn's, which looks ten times a second whether it is told to."""
         while not await self.on_tick(0):
+            for connection in list(self.server_state.connections):
+                cast("FrontProtocol", connection).look_at_the_clock()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), TICK_S)
 
@@ -117,6 +119,7 @@ class Front:
         self.outbox = Outbox(asyncio.get_running_loop())
         self.queue = SlotQueue(metrics=self.metrics)
         self.desk = desk
+        self.metrics.write_down = desk.ledger.write_down
         self._gate = gate
         gate.model = desk.model = engines.current.spec.served_as
         self.apply(settings)

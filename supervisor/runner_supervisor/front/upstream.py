@@ -1,4 +1,4 @@
-"""Kept-alive connections to one engine's Unix socket. One request at a time on each."""
+"""Kept-alive connections to one engine's Unix socket, and one in reserve. One request at a time on each."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ REQUESTS = 99
 """llama-server closes a connection after 5 s idle or 100 requests (vendor/cpp-httplib/httplib.h:25,33)."""
 
 HEAD_BYTES = 64 * 1024
+
+SPARE_AFTER_S = 0.005
+"""How long after the last idle connection has been taken another one is opened, in seconds: not in the way of the
+request that took it."""
 
 VERDICT_EVERY_S = 0.02
 
@@ -61,7 +65,8 @@ class Connection:
 
     httptools follows the framing to find the end; since the class has no `on_body`, a body costs it no
     Python call. A new connection has its first request written before the loop knows it: `rest` is what the
-    kernel did not take of that. asyncio's `Protocol` in all but name: a compiled class has no base that is not.
+    kernel did not take of that. One without a request is idle from its beginning. asyncio's `Protocol` in all but
+    name: a compiled class has no base that is not.
 
     Attributes:
         pieces: how many reads of an answer's body brought more than a ping; `size`: the bytes of the body so far.
@@ -75,6 +80,7 @@ class Connection:
         self._parser = httptools.HttpResponseParser(self)
         self._exchange: Exchange | None = None
         self._requests = 0
+        self._waited = False
         self.paused = False
         self._aborted = False
         self._reusable = False
@@ -101,6 +107,7 @@ class Connection:
         """Write one more request. `head_only`: its answer has no body whatever its headers say (HEAD)."""
         self._begin(exchange, head_only=head_only)
         self._requests += 1
+        self._waited = True
         transport = cast("asyncio.Transport", self._transport)
         if len(request) == 1:
             self._upstream.outbox.write(transport, request[0])
@@ -147,7 +154,9 @@ class Connection:
         if self._aborted:
             self._transport.abort()
             return
-        if self.rest:
+        if self._exchange is None:
+            self._upstream.release(self)
+        elif self.rest:
             self._transport.writelines(self.rest)
             self.rest = []
 
@@ -258,7 +267,7 @@ class Connection:
         self._upstream.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            exchange.on_lost(stale=self._requests > 1 and not self._head_begun)
+            exchange.on_lost(stale=self._waited and not self._head_begun)
 
 
 class Upstream:
@@ -280,6 +289,7 @@ class Upstream:
         self._quiet = asyncio.Event()
         self._drains = False
         self._closed = False
+        self._opens_spare = False
         self.lost = False
         self.ended: str | None = None
         self._received = 0
@@ -323,9 +333,14 @@ class Upstream:
             if connection.usable and since > deadline:
                 self._at_work.add(connection)
                 connection.send(request, exchange, head_only=head_only)
-                return connection
+                break
             connection.abort()
-        return self.send_on_new(request, exchange, head_only=head_only)
+        else:
+            connection = self.send_on_new(request, exchange, head_only=head_only)
+        if not (self._idle or self._opens_spare):
+            self._opens_spare = True
+            self._loop.call_later(SPARE_AFTER_S, self._open_spare)
+        return connection
 
     def send_on_new(self, request: list[bytes], exchange: Exchange, *, head_only: bool) -> Connection:
         """Connect and send at once: on a Unix socket neither has to wait. The loop takes over for the answer.
@@ -334,10 +349,8 @@ class Upstream:
             BlockingIOError: the engine's backlog is full at the moment.
             OSError: nobody listens there.
         """
-        connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connecting.setblocking(False)
+        connecting = self._connect()
         try:
-            connecting.connect(self._path)
             sent = connecting.send(request[0])
         except OSError:
             connecting.close()
@@ -346,10 +359,34 @@ class Upstream:
         connection.rest = request[1:] if sent == len(request[0]) else [request[0][sent:], *request[1:]]
         connection.open(exchange, head_only=head_only)
         self._at_work.add(connection)
-        task = self._loop.create_task(self._attach(connection, connecting))
+        self._hand_over(connection, connecting)
+        return connection
+
+    def _open_spare(self) -> None:
+        """Open a connection before there is a request for it, which then need not wait for it."""
+        self._opens_spare = False
+        if self._idle or self._closed:
+            return
+        try:
+            connecting = self._connect()
+        except OSError:  # a request will find out why
+            return
+        self._hand_over(Connection(self), connecting)
+
+    def _connect(self) -> socket.socket:
+        connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connecting.setblocking(False)
+        try:
+            connecting.connect(self._path)
+        except OSError:
+            connecting.close()
+            raise
+        return connecting
+
+    def _hand_over(self, connection: Connection, connected: socket.socket) -> None:
+        task = self._loop.create_task(self._attach(connection, connected))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
-        return connection
 
     async def _attach(self, connection: Connection, connected: socket.socket) -> None:
         try:

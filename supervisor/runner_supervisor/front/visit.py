@@ -13,6 +13,7 @@ from runner_supervisor.front.audit import AuditLog, Entry
 from runner_supervisor.front.contentlog import Content, ContentLog
 from runner_supervisor.front.figures import Figures
 from runner_supervisor.front.heads import Reading
+from runner_supervisor.front.ledger import Ledger
 from runner_supervisor.front.metrics.requests import Tally
 from runner_supervisor.front.ratelimits import header_lines, refusal
 from runner_supervisor.front.replies import Refusal
@@ -51,6 +52,7 @@ class Desk:
     tracer: Tracer | None = None
     model: str = ""
     tally: Tally = field(default_factory=Tally)
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 class Visit:
@@ -69,6 +71,13 @@ class Visit:
     streamed = False
     trace_lines = b""
     _settled = False
+    _status: int
+    _outcome: str
+    _model: str
+    _address: str
+    _ended_at_s: float
+    """On the system's clock."""
+    _ended_s: float
     _then: Callable[[Refusal | None], None]
     _verdict: Verdict | None = None
 
@@ -157,40 +166,49 @@ class Visit:
             self.content = None
         desk, reading = self._desk, self._reading
         principal = reading.principal
-        prompt_tokens, cached_tokens, generated_tokens, estimated = self.figures
+        prompt_tokens, _, generated_tokens, _ = self.figures
         verdict = self._verdict
         if verdict is not None and verdict.exceeded is None:
             if verdict is not UNLIMITED:
                 desk.limiter.release(principal, verdict.lease)
             if prompt_tokens or generated_tokens:
                 desk.limiter.charge(principal, prompt_tokens=prompt_tokens, generated_tokens=generated_tokens)
-        now_s = perf_counter()
+        self._status, self._outcome, self._model = status, outcome, desk.model
+        self._address = self._caller.address(reading.forwarded)
+        self._ended_at_s, self._ended_s = time(), perf_counter()
+        desk.ledger.add(self)
+
+    def write_down(self) -> None:
+        """Count it, and have a line of it written, when it has ended."""
+        desk, reading, status, outcome = self._desk, self._reading, self._status, self._outcome
+        principal, route = reading.principal, reading.head.route.label
+        took_s = self._ended_s - self.began_s
         desk.tally.ended(
-            desk.model,
-            reading.head.route.label,
+            self._model,
+            route,
             status,
             outcome,
             key=principal.share.key,
             cost=self.figures,
             began_s=self.began_s,
             first_s=self.first_s if self.streamed else 0.0,
-            now_s=now_s,
+            now_s=self._ended_s,
         )
         if desk.audit is None and self._trace is None:
             return
-        took_s = now_s - self.began_s
+        prompt_tokens, cached_tokens, generated_tokens, estimated = self.figures
         entry = Entry(
-            time() - took_s,
+            self._ended_at_s - took_s,
             self.request_id,
             principal.share.key or None,
             principal.name or None,
-            self._caller.address(reading.forwarded),
+            self._address,
             reading.head.method.decode(),
-            reading.head.route.label,
+            route,
             status or None,
             outcome,
             1000 * took_s,
-            desk.model,
+            self._model,
             prompt_tokens,
             cached_tokens,
             generated_tokens,

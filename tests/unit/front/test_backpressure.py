@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,6 +12,7 @@ import pytest
 
 from runner_supervisor.front.gate import ANYONE
 from runner_supervisor.front.heads import Reading
+from runner_supervisor.front.ledger import Ledger
 from runner_supervisor.front.message import Head
 from runner_supervisor.front.metrics.requests import Tally
 from runner_supervisor.front.outbox import LARGE_BYTES, Outbox
@@ -60,6 +62,9 @@ class Client(Transport):
         if self.relay:
             self.relay.pause()
 
+    def address(self, forwarded: Sequence[bytes]) -> str:  # noqa: ARG002
+        return "local"
+
     def on_response_complete(self) -> None:
         """Nothing comes after."""
 
@@ -84,7 +89,7 @@ def rig(client: Client) -> tuple[Relay, Connection, Transport, Upstream]:
         upstream=lambda: upstream,
         begin=lambda _: None,
         end=lambda _: None,
-        desk=SimpleNamespace(contents=None, audit=None, tracer=None, model="", tally=Tally()),
+        desk=SimpleNamespace(contents=None, audit=None, tracer=None, model="", tally=Tally(), ledger=Ledger()),
     )
     head = Head(b"GET", b"/x", [], http_1_0=False, keep_alive=True, owner=None)
     relay = Relay(

@@ -65,6 +65,7 @@ class Metrics(Collector):
         self.in_flight: Callable[[], int] = lambda: 0
         self.queued: Callable[[], int] = lambda: 0
         self.busy: Callable[[], int] = lambda: 0
+        self.write_down: Callable[[], None] = lambda: None
         self._tally = tally
         self._retried: Counter[str] = Counter()
         self._poison: Counter[str] = Counter()
@@ -101,6 +102,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """prometheus_client's way to ask for everything."""
+        self.write_down()
         yield from self._tally.collect()
         yield IN_FLIGHT.one(self.in_flight())
         yield QUEUED.one(self.queued())
