@@ -289,6 +289,7 @@ async def test_a_collector_that_keeps_us_waiting_delays_neither_requests_nor_the
         here.front.desk.tracer = waiting = tracer(collector)
         async with asyncio.timeout(10):
             await answers(here, *[post()] * 50)
+        here.front.desk.ledger.write_down()
         began_s = time.monotonic()
         waiting.close(within_s=0.1)
         assert time.monotonic() - began_s < 5

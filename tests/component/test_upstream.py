@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -25,6 +26,7 @@ class Exchange:
 
     def __init__(self) -> None:
         self.answer = b""
+        self.stale = False
         self.done = asyncio.Event()
 
     takes_slot = False
@@ -38,7 +40,8 @@ class Exchange:
     def on_end(self) -> None:
         self.done.set()
 
-    def on_lost(self, *, stale: bool) -> None:  # noqa: ARG002
+    def on_lost(self, *, stale: bool) -> None:
+        self.stale = stale
         self.done.set()
 
 
@@ -89,3 +92,60 @@ async def test_a_request_waits_for_room_in_the_engines_backlog(short_dir: Path) 
             async with await asyncio.start_unix_server(here.engine.serve, sock=listener.dup()):
                 answered = await asking
     assert answered.endswith(b"hi")
+
+
+async def test_a_request_finds_a_connection_open_that_was_opened_for_none(short_dir: Path) -> None:
+    path = short_dir / "engine.sock"
+    opened: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    answered = asyncio.Event()
+
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.put_nowait(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            answered.set()
+            await reader.read()
+        writer.close()
+
+    async with asyncio.timeout(10), await asyncio.start_unix_server(engine, path):
+        upstream = Upstream(path, Outbox(asyncio.get_running_loop()))
+        first = upstream.send([REQUEST], Exchange(), head_only=False)
+        writers = [await opened.get(), await opened.get()]
+        await answered.wait()
+        while not upstream._idle:  # the engine knew of it first
+            await asyncio.sleep(0)
+        answered.clear()
+        second = upstream.send([REQUEST], Exchange(), head_only=False)
+        await answered.wait()
+        writers.append(await opened.get())  # in reserve again
+        assert opened.empty()
+        upstream.close()
+        first.abort()
+        second.abort()
+        for writer in writers:
+            await writer.wait_closed()
+
+
+async def test_a_reserve_that_the_engine_has_given_up_is_no_loss(short_dir: Path) -> None:
+    path = short_dir / "engine.sock"
+    served = 0
+    given_up = asyncio.Event()
+
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        served += 1
+        if served == 2:
+            writer.close()
+            given_up.set()
+            return
+        await answer(reader, writer)
+
+    async with asyncio.timeout(10), await asyncio.start_unix_server(engine, path):
+        upstream = Upstream(path, Outbox(asyncio.get_running_loop()))
+        for _ in range(2):
+            exchange = Exchange()
+            upstream.send([REQUEST], exchange, head_only=False)
+            await exchange.done.wait()
+            assert exchange.answer.endswith(b"hi") or exchange.stale
+            await given_up.wait()
+        upstream.close()
