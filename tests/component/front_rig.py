@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket as sockets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from runner_supervisor.core.states import State
 from runner_supervisor.engine.succession import Succession
 from runner_supervisor.engine.supervisor import Transition
 from runner_supervisor.front.addresses import Proxies
+from runner_supervisor.front.audit import AuditLog
 from runner_supervisor.front.changes import Change
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.listeners import bind_tcp, bind_unix
@@ -278,6 +279,14 @@ async def rig(
         here.listener.close()
         for asked in engine.asked:
             asked.writer.close()
+
+
+@contextlib.contextmanager
+def audited(here: Rig, path: Path) -> Iterator[None]:
+    """Requests are written down in an audit log, all of them at the end."""
+    with contextlib.closing(AuditLog(path)) as here.front.desk.audit:
+        yield
+        here.front.desk.ledger.write_down()
 
 
 def counted(here: Rig, outcome: str) -> float:

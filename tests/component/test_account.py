@@ -8,11 +8,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.component.front_rig import CHUNKED, OK, Asked, request, rig
+from tests.component.front_rig import CHUNKED, OK, Asked, audited, request, rig
 
 from runner_supervisor.core.access import Scope
 from runner_supervisor.core.quota import Limits, Quota
-from runner_supervisor.front.audit import AuditLog
 from runner_supervisor.keys.store import KeyStore
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +31,7 @@ async def test_a_conversation_whose_client_left_is_written_down_with_its_address
 
     path = short_dir / "audit.log"
     async with rig(short_dir, answer_late) as here:
-        with closing(AuditLog(path)) as here.front.desk.audit:
+        with audited(here, path):
             async with here.connect() as (reader, writer):
                 writer.write(request(headers="X-Conversation-Id: talk\r\n", close=False))
                 await reader.readuntil(b"hello")
@@ -64,7 +63,7 @@ async def test_what_was_read_of_a_stream_is_counted_though_its_client_left_befor
     passed: asyncio.Queue[None] = asyncio.Queue()
     path = short_dir / "audit.log"
     async with rig(short_dir, pour) as here:
-        with closing(AuditLog(path)) as here.front.desk.audit:
+        with audited(here, path):
             async with here.connect() as (reader, writer):
                 writer.write(request(path="/v1/messages", body=b"{}", close=False))
                 for piece in (ANTHROPIC, *[PIECE] * 20):
@@ -90,7 +89,7 @@ async def test_all_answers_that_were_asked_for_at_once_are_counted(short_dir: Pa
         limits = Limits(tokens=Quota(10**6, 86_400.0))
         secret = store.create("metered", scopes=(Scope.INFERENCE,), limits=limits).secret
     async with rig(short_dir, say, max_body_bytes=4 << 20) as here:
-        with closing(AuditLog(path)) as here.front.desk.audit:
+        with audited(here, path):
             key = f"authorization: Bearer {secret}\r\n"
             await here.ask(request(path="/v1/completions", body=body, headers=key))
     (line,) = map(json.loads, path.read_text().splitlines())
@@ -106,7 +105,7 @@ async def test_a_long_body_that_nobody_read_may_have_asked_for_more_than_the_eng
 
     body = b'{"padding": "%b", "n": 3}' % (b"x" * (1 << 20))
     async with rig(short_dir, say, max_body_bytes=4 << 20) as here:
-        with closing(AuditLog(short_dir / "audit.log")) as here.front.desk.audit:
+        with audited(here, short_dir / "audit.log"):
             await here.ask(request(path="/v1/completions", body=body))
     (line,) = map(json.loads, (short_dir / "audit.log").read_text().splitlines())
     assert line["generated_tokens"] >= 60
@@ -115,7 +114,7 @@ async def test_a_long_body_that_nobody_read_may_have_asked_for_more_than_the_eng
 async def test_the_control_sockets_caller_is_called_local(short_dir: Path) -> None:
     path = short_dir / "audit.log"
     async with rig(short_dir) as here:
-        with closing(AuditLog(path)) as here.front.desk.audit:
+        with audited(here, path):
             reader, writer = await asyncio.open_unix_connection(here.control)
             writer.write(request())
             assert (await reader.read()).endswith(OK[-2:])
@@ -127,7 +126,7 @@ async def test_the_control_sockets_caller_is_called_local(short_dir: Path) -> No
 async def test_a_path_that_there_is_not_is_not_written_down(short_dir: Path) -> None:
     path = short_dir / "audit.log"
     async with rig(short_dir) as here:
-        with closing(AuditLog(path)) as here.front.desk.audit:
+        with audited(here, path):
             for asked in (b"/admin/status/some-secret", b"/admin/stop"):
                 reader, writer = await asyncio.open_unix_connection(here.control)
                 writer.write(b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % asked)
