@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -135,7 +135,8 @@ def show(
     layout = layout_of(config, state_dir)
     with _existing(layout) as store:
         key = store.get(ref)
-    used = UsageBook(layout.usage).by_day(key.id) if layout.usage.exists() else []
+    with closing(UsageBook(layout.usage)) as book:
+        used = book.by_day(key.id) if layout.usage.exists() else []
     if as_json:
         keys_show.as_json(keys_show.described(key, now_s=time.time()) | {"used": keys_show.used_by_day(used)})
     else:

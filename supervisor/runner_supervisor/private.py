@@ -22,6 +22,9 @@ ONLY_OWNER = 0o077
 TRIES = 100
 """How often a file is opened again that loses its name meanwhile."""
 
+Identity = tuple[int, int]
+"""A file's device and number on it: another one put in its place has others."""
+
 _FILE_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _NO_FILE = frozenset({errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.EOPNOTSUPP})
 """What open(2) says of links that it may not follow, and of what is no file."""
@@ -76,6 +79,38 @@ def open_private(path: Path, *, append: bool = False) -> int:
             raise
         os.close(descriptor)
     raise ConfigError(f"{path} is being replaced all the time; find out by whom")
+
+
+def own_database(path: Path) -> None:
+    """Make a file for SQLite, or see that it, and what SQLite has put beside it, is ours alone.
+
+    What is there is not opened: closing it again would take the locks of this process's connections with it (POSIX).
+    SQLite gives the files it puts beside it (-wal, -shm) the mode of the file itself (`findCreateFileMode` in its
+    os_unix.c), whatever the umask.
+
+    Raises:
+        ConfigError: one of them is a link or no file, belongs to somebody else, or has further names (hard links).
+        OSError: it cannot be made or looked at.
+    """
+    try:
+        made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
+    except FileExistsError:
+        _refuse_others(path)
+    else:
+        os.fchmod(made, FILE_MODE)
+        os.close(made)
+    for end in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            _refuse_others(path.with_name(path.name + end))
+
+
+def identity(path: Path) -> Identity | None:
+    """Which file has this name now; None: there is none."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def write_private(path: Path, data: bytes, *, mode: int = FILE_MODE) -> None:
@@ -137,3 +172,21 @@ def _narrow(path: Path, descriptor: int, found: os.stat_result, mode: int) -> No
 
 def _no_file(path: Path) -> ConfigError:
     return ConfigError(f"{path} is a link, a folder or a device where a file of ours belongs; remove it")
+
+
+def _refuse_others(file: Path) -> None:
+    found = file.lstat()
+    wrong = None
+    if not stat.S_ISREG(found.st_mode):
+        wrong = "is a link or no file at all"
+    elif found.st_uid != os.geteuid():
+        wrong = f"belongs to user {found.st_uid}, and this is user {os.geteuid()}"
+    elif found.st_nlink > 1:
+        wrong = "has a second name (a hard link)"
+    if wrong:
+        raise ConfigError(
+            f"{file} {wrong}, so others might write into it; run as its owner, make it a file of its own, "
+            "or name another folder with --state-dir"
+        )
+    if stat.S_IMODE(found.st_mode) != FILE_MODE:
+        file.chmod(FILE_MODE)

@@ -80,6 +80,11 @@ class Reception:
             keeper.cancel()
             await asyncio.wait({keeper})
 
+    def close(self) -> None:
+        """Write down what has ended, and close the file of what keys have used."""
+        self.desk.ledger.write_down()
+        self._book.close()
+
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_S)
@@ -108,5 +113,5 @@ def reception(
         behind = Reception(
             settings, layout, keys, certificate=certificate, audit=audit, contents=contents, tracer=tracer
         )
-        stack.callback(behind.desk.ledger.write_down)
+        stack.callback(behind.close)
         yield behind

@@ -151,7 +151,8 @@ def test_what_a_key_has_used_is_shown_by_day(keys: Keys) -> None:
     key_id = json.loads(keys.ok("show", "ci", "--json"))["id"]
     day = int(time.time() // DAY_S)
     counts = {(key_id, day - 1): Count(2, 1000, 20), (key_id, day): Count(1, 30, 4), ("other", day): Count(9, 9, 9)}
-    UsageBook(keys.state_dir / "usage.sqlite").save([], counts)
+    with closing(UsageBook(keys.state_dir / "usage.sqlite")) as book:
+        book.save([], counts)
     used = json.loads(keys.ok("show", "ci", "--json"))["used"]
     assert [(each["requests"], each["prompt_tokens"], each["generated_tokens"]) for each in used] == [
         (2, 1000, 20),

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -36,8 +36,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def book(path: Path) -> UsageBook:
-    return UsageBook(path, now=lambda: NOW)
+def book(path: Path) -> Iterator[UsageBook]:
+    with closing(UsageBook(path, now=lambda: NOW)) as book:
+        yield book
 
 
 @pytest.fixture
@@ -73,9 +74,10 @@ async def cancel(task: asyncio.Task[None]) -> None:
         await task
 
 
-def test_what_was_saved_is_loaded(path: Path, book: UsageBook) -> None:
+def test_what_was_saved_is_loaded(book: UsageBook) -> None:
     book.save([standing("a"), standing("b")], {})
-    assert sorted(UsageBook(path, now=lambda: NOW).load()) == [standing("a"), standing("b")]
+    book.close()
+    assert sorted(book.load()) == [standing("a"), standing("b")]
 
 
 def test_a_standing_replaces_the_one_before(book: UsageBook) -> None:
@@ -87,9 +89,9 @@ def test_a_standing_replaces_the_one_before(book: UsageBook) -> None:
 
 def test_what_limits_need_no_more_is_dropped(path: Path, book: UsageBook) -> None:
     book.save([standing("old", NOW + 1), standing("new", NOW + 100)], {})
-    later = UsageBook(path, now=lambda: NOW + 50)
-    assert [each.key for each in later.load()] == ["new"]
-    later.save([], {})
+    with closing(UsageBook(path, now=lambda: NOW + 50)) as later:
+        assert [each.key for each in later.load()] == ["new"]
+        later.save([], {})
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("SELECT count(*) FROM standings").fetchone() == (1,)
 
@@ -103,9 +105,25 @@ def test_counts_add_up_by_day(book: UsageBook) -> None:
 
 def test_days_of_more_than_a_year_ago_are_dropped(path: Path, book: UsageBook) -> None:
     book.save([], {("a", DAY): Count(1), ("a", DAY + 1): Count(2)})
-    later = UsageBook(path, now=lambda: NOW + DAYS_KEPT * DAY_S)
-    later.save([], {("a", DAY + DAYS_KEPT): Count(3)})
-    assert [day for day, _ in later.by_day("a")] == [DAY + 1, DAY + DAYS_KEPT]
+    with closing(UsageBook(path, now=lambda: NOW + DAYS_KEPT * DAY_S)) as later:
+        later.save([], {("a", DAY + DAYS_KEPT): Count(3)})
+        assert [day for day, _ in later.by_day("a")] == [DAY + 1, DAY + DAYS_KEPT]
+
+
+@pytest.mark.parametrize("beside", [(), ("-wal", "-shm")])
+def test_a_file_that_was_removed_is_made_anew(path: Path, book: UsageBook, beside: tuple[str, ...]) -> None:
+    book.save([standing("lost")], {})
+    for end in ("", *beside):
+        path.with_name(path.name + end).unlink()
+    book.save([standing("kept")], {})
+    book.close()
+    assert [each.key for each in book.load()] == ["kept"]
+
+
+def test_what_is_saved_at_once_is_seen_by_others(path: Path, book: UsageBook) -> None:
+    book.save([standing()], {})
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM standings").fetchone() == (1,)
 
 
 def test_ten_thousand_keys_are_kept_and_loaded(book: UsageBook) -> None:
@@ -154,8 +172,8 @@ def test_a_broken_file_is_logged_and_taken_for_empty(
         book.save([standing()], {})
 
 
-async def test_changes_are_written_while_it_goes_on(path: Path) -> None:
-    limits, book = LocalLimits(), UsageBook(path)
+async def test_changes_are_written_while_it_goes_on(book: UsageBook) -> None:
+    limits = LocalLimits()
     task = asyncio.create_task(keep(limits, book, every_s=0.01))
     try:
         limits.decide(KEY)
@@ -164,8 +182,8 @@ async def test_changes_are_written_while_it_goes_on(path: Path) -> None:
         await cancel(task)
 
 
-async def test_what_is_left_is_written_at_the_end(path: Path) -> None:
-    limits, book = LocalLimits(), UsageBook(path)
+async def test_what_is_left_is_written_at_the_end(book: UsageBook) -> None:
+    limits = LocalLimits()
     task = asyncio.create_task(keep(limits, book, every_s=3600))
     await asyncio.sleep(0)
     limits.decide(KEY)
@@ -189,6 +207,7 @@ async def test_trouble_is_logged_once_and_nothing_is_lost_or_counted_twice(
     finally:
         await cancel(task)
     assert [count for _, count in book.by_day("a")] == [Count(2)]
+    book.close()
 
 
 KILLED = """
@@ -221,5 +240,6 @@ def test_a_budget_that_was_used_up_is_so_after_a_kill(path: Path) -> None:
         assert child.stdout.readline() == b"written\n"
         os.kill(child.pid, signal.SIGKILL)
     limits = LocalLimits()
-    limits.restore(UsageBook(path).load())
+    with closing(UsageBook(path)) as book:
+        limits.restore(book.load())
     assert limits.decide(KEY).exceeded is Limit.REQUESTS

@@ -54,20 +54,22 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, *, certificate: Certificate | None) -> None:
         super().__init__(config)
         self._certificate = certificate
-        self._ended = asyncio.Event()
+        self._wake = asyncio.Event()
 
     async def main_loop(self) -> None:
         """Until `end`. In place of uvicorn's, which looks ten times a second whether it is told to."""
         while not await self.on_tick(0):
             for connection in list(self.server_state.connections):
                 cast("FrontProtocol", connection).look_at_the_clock()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), TICK_S)
+            timer = asyncio.get_running_loop().call_later(TICK_S, self._wake.set)
+            await self._wake.wait()
+            self._wake.clear()
+            timer.cancel()
 
     def end(self) -> None:
         """Let `serve` come to its end."""
         self.should_exit = True
-        self._ended.set()
+        self._wake.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from typing import Protocol, cast
 import httptools
 
 from runner_supervisor.front.answers import AnswerHead, Answers
+from runner_supervisor.front.chunks import ends_between, is_chunk
 from runner_supervisor.front.outbox import Outbox
 
 IDLE_S = 4.0
@@ -64,7 +65,7 @@ class Connection:
     """One connection: writes a request, cuts the answer's head off, passes the rest on as it is.
 
     httptools follows the framing to find the end; since the class has no `on_body`, a body costs it no
-    Python call. A new connection has its first request written before the loop knows it: `rest` is what the
+    Python call. Whole chunks it need not see, where it knows that one begins: for it nothing changes by them. A new connection has its first request written before the loop knows it: `rest` is what the
     kernel did not take of that. One without a request is idle from its beginning. asyncio's `Protocol` in all but
     name: a compiled class has no base that is not.
 
@@ -95,7 +96,7 @@ class Connection:
         self.first = b""
         self.first_s = 0.0
         self.pieces = self.size = 0
-        self._head_begun = self._head_read = self._head_passed = self._complete = False
+        self._head_begun = self._head_read = self._head_passed = self._between = self._complete = False
         self._head_only = head_only
 
     def open(self, exchange: Exchange, *, head_only: bool) -> None:
@@ -179,11 +180,13 @@ class Connection:
             if not self._head_only and (answer := self._upstream.answers.whole(data)):
                 self._pass_whole(data, exchange, *answer)
                 return
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._break_off()
-            return
+        if not (self._between and is_chunk(data)):
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserError:
+                self._break_off()
+                return
+            self._between = self._between and not self._complete and ends_between(data)
         if self._head_passed:
             size = len(data)
             if self.pieces and PING_BYTES < size <= EDGE_BYTES:  # as nearly all of a stream's, so without a call
@@ -231,7 +234,9 @@ class Connection:
         self._head_passed = True
         if self._head_only:
             self._complete = True
-        exchange.on_head(self._upstream.answers.read(self._parser.get_status_code(), head[:cut]), body)
+        answer = self._upstream.answers.read(self._parser.get_status_code(), head[:cut])
+        self._between = answer.chunked and not self._complete and ends_between(body)
+        exchange.on_head(answer, body)
 
     def _end(self, exchange: Exchange) -> None:
         if self._exchange is not exchange:  # it broke off while it was told

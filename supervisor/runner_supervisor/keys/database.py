@@ -1,14 +1,9 @@
-"""The file that keys are kept in: made for its owner alone, of today's shape, or refused.
-
-SQLite gives the files it puts beside it (-wal, -shm) the mode of the file itself (`findCreateFileMode` in its
-os_unix.c), whatever the umask.
-"""
+"""The file that keys are kept in: made for its owner alone, of today's shape, or refused."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,12 +11,11 @@ from pathlib import Path
 import filelock
 
 from runner_supervisor.errors import ConfigError
-from runner_supervisor.private import open_private
+from runner_supervisor.private import FILE_MODE, open_private, own_database
 
 BUSY_S = 5.0
 """How long a writer waits for another one."""
 
-_MODE = 0o600
 _MIGRATIONS = (
     """CREATE TABLE IF NOT EXISTS keys (
         id TEXT PRIMARY KEY,
@@ -77,11 +71,11 @@ def prepare(path: Path) -> None:
         ConfigError: it is not a file of ours alone, cannot be read or written, or a later version made it.
     """
     with explained(path):
-        _own(path)
+        own_database(path)
         # SQLite fails instead of waiting where two processes turn a new file to WAL at once.
         name = path.with_name(f"{path.name}.lock")
         os.close(open_private(name))  # filelock may follow links to other files
-        lock = filelock.FileLock(name, timeout=BUSY_S, mode=_MODE)
+        lock = filelock.FileLock(name, timeout=BUSY_S, mode=FILE_MODE)
         with lock, closing(connect(path, busy_s=BUSY_S)) as database:
             database.execute("PRAGMA journal_mode = WAL")
             with transaction(database):
@@ -130,41 +124,3 @@ def explained(path: Path) -> Iterator[None]:
         raise ConfigError(
             f"cannot use the key database {path}: {error}; restore it, or name another folder with --state-dir"
         ) from None
-
-
-def _own(path: Path) -> None:
-    """Make the file, or see that it, and what SQLite has put beside it, is ours alone.
-
-    What is there is not opened: closing it again would take the locks of this process's connections with it (POSIX).
-    """
-    try:
-        made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
-    except FileExistsError:
-        for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
-            _refuse_others(file, missing_ok=file != path)
-    else:
-        os.fchmod(made, _MODE)
-        os.close(made)
-
-
-def _refuse_others(file: Path, *, missing_ok: bool) -> None:
-    try:
-        found = file.lstat()
-    except FileNotFoundError:
-        if missing_ok:
-            return
-        raise
-    wrong = None
-    if not stat.S_ISREG(found.st_mode):
-        wrong = "is a link or no file at all"
-    elif found.st_uid != os.geteuid():
-        wrong = f"belongs to user {found.st_uid}, and this is user {os.geteuid()}"
-    elif found.st_nlink > 1:
-        wrong = "has a second name (a hard link)"
-    if wrong:
-        raise ConfigError(
-            f"the key database {file} {wrong}, so others might write keys into it; run as its owner, "
-            "make it a file of its own, or name another folder with --state-dir"
-        )
-    if stat.S_IMODE(found.st_mode) != _MODE:
-        file.chmod(_MODE)

@@ -10,6 +10,7 @@ import hmac
 import itertools
 import logging
 import math
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,8 +25,12 @@ from runner_supervisor.keys import rows
 from runner_supervisor.keys.database import BUSY_S, check_version, connect, explained, prepare, transaction
 from runner_supervisor.keys.key import Issued, Key, KeyState, digest_of, id_of, new_secret
 from runner_supervisor.keys.refs import check_name, resolve
+from runner_supervisor.private import identity
 
 logger = logging.getLogger(__name__)
+
+SETTLED_NS = 1_000_000_000
+"""How old a file's last write must be for the next one to have another time, in nanoseconds, by far."""
 
 GIVEN_NAME = "given"
 GIVEN_SCOPES = frozenset({Scope.INFERENCE, Scope.METRICS})
@@ -52,6 +57,7 @@ class KeyStore:
         """
         self.version = 0
         self._path = path
+        self._name = str(path)
         self._now = now
         self._given: frozenset[bytes] = frozenset()
         self._entries: dict[bytes, rows.Entry] = {}
@@ -60,6 +66,7 @@ class KeyStore:
         self._failing = False
         self._overruled: frozenset[bytes] = frozenset()
         self._seen: int | None = None
+        self._marks: tuple[tuple[int, int, int], ...] = ()
         self._open()
         try:
             self.give(given)
@@ -278,17 +285,13 @@ class KeyStore:
         """Open the file that is there now, to be read whole."""
         prepare(self._path)
         with explained(self._path):
-            identity = self._file()  # before it is opened: one put in its place meanwhile is noticed
+            file = identity(self._path)  # before it is opened: one put in its place meanwhile is noticed
             self._database = connect(self._path, busy_s=BUSY_S)
             self._database.execute("PRAGMA query_only = ON")
             self._database.execute("SELECT 1 FROM keys LIMIT 1")  # what waits for other processes waits here
             self._database.execute("PRAGMA busy_timeout = 0")  # requests are served by the thread that refreshes
             self._seen = None
-            self._identity = identity
-
-    def _file(self) -> tuple[int, int]:
-        found = self._path.lstat()
-        return found.st_dev, found.st_ino
+            self._identity = file
 
     def _data_version(self) -> int:
         """A number that SQLite changes with every commit of another connection."""
@@ -296,12 +299,18 @@ class KeyStore:
 
     def _take_in(self) -> None:
         """Read the database again if somebody has written it, or put another in its place."""
-        if self._file() != self._identity:
+        marks = (_last_write(self._name), _last_write(f"{self._name}-wal", missing_ok=True))
+        if marks == self._marks:
+            return
+        now_ns = time.time_ns()
+        if identity(self._path) != self._identity:
             self._database.close()
             self._open()
-        elif self._data_version() == self._seen:
-            return
-        self._read(self._given)
+            self._read(self._given)
+        elif self._data_version() != self._seen:
+            self._read(self._given)
+        # What is written within the same tick of the kernel's clock, now, would leave the same marks.
+        self._marks = marks if all(now_ns - mark[0] > SETTLED_NS for mark in marks) else ()
 
     def _read(self, given: frozenset[bytes]) -> None:
         """Read who may come in. All or nothing: an error leaves the keys as they were."""
@@ -349,6 +358,17 @@ class KeyStore:
             finally:
                 database.close()
         self.refresh()
+
+
+def _last_write(name: str, *, missing_ok: bool = False) -> tuple[int, int, int]:
+    """When a file was last written, in nanoseconds since the epoch, its length and its number: zeros without it."""
+    try:
+        found = os.lstat(name)
+    except FileNotFoundError:
+        if missing_ok:
+            return 0, 0, 0
+        raise
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _check(key: Key) -> None:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from runner_supervisor.errors import ConfigError, UsageError
 from runner_supervisor.keys.limits import DAY_S, Count, Counts, LocalLimits, Standing
-from runner_supervisor.private import open_private
+from runner_supervisor.private import Identity, identity, own_database
 
 EVERY_S = 1.0
 """How often what has changed is written."""
@@ -59,8 +58,8 @@ log = logging.getLogger(__name__)
 class UsageBook:
     """One file of what keys have used (mode 0600). Its methods block; threads may call them.
 
-    It is opened anew each time, so that a disk that comes back, or a file that was removed, is found. A process needs
-    one book for a file: closing a file takes the locks of the process's other connections to it (POSIX).
+    It stays open in between, as opening it costs more than writing to it. After a fault, or when the file was
+    removed, it is opened anew.
     """
 
     def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
@@ -68,7 +67,14 @@ class UsageBook:
         self._path = path
         self._now = now
         self._lock = threading.Lock()
+        self._database: sqlite3.Connection | None = None
+        self._identity: Identity | None = None
         self._pruned_day = 0
+
+    def close(self) -> None:
+        """Close the file. It is opened again when it is needed."""
+        with self._lock:
+            self._close()
 
     def load(self) -> list[Standing]:
         """What limits still need to know. A file that cannot be read is logged, and taken for an empty one.
@@ -121,28 +127,37 @@ class UsageBook:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
-            with self._lock:
-                self._own()
-                with closing(sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)) as database:
-                    database.execute("PRAGMA journal_mode = WAL")
-                    database.execute("PRAGMA synchronous = NORMAL")
-                    with database:
-                        database.execute("BEGIN IMMEDIATE")
-                        self._prepare(database)
-                        yield database
+            with self._lock, self._opened() as database, database:
+                database.execute("BEGIN IMMEDIATE")
+                self._prepare(database)
+                yield database
         except (sqlite3.Error, OSError) as error:
             raise UsageError(
                 f"cannot use {self._path}, where it is kept what keys have used: {error}; free space, or remove it"
             ) from None
 
-    def _own(self) -> None:
-        """Make the file, or see that it, and what SQLite has put beside it, is ours alone.
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """The file that has its name now. Whatever goes wrong closes it."""
+        try:
+            if self._database is None or identity(self._path) != self._identity:
+                self._close()
+                own_database(self._path)
+                self._identity = identity(self._path)
+                self._database = sqlite3.connect(
+                    self._path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+                )
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = NORMAL")
+            yield self._database
+        except BaseException:
+            self._close()
+            raise
 
-        SQLite gives the files it puts beside it the mode of the file itself (`findCreateFileMode` in its os_unix.c).
-        """
-        for path in (self._path, *(self._path.with_name(self._path.name + end) for end in ("-wal", "-shm"))):
-            if path == self._path or os.path.lexists(path):
-                os.close(open_private(path))
+    def _close(self) -> None:
+        database, self._database = self._database, None
+        if database:
+            database.close()
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         (version,) = database.execute("PRAGMA user_version").fetchone()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -363,3 +365,40 @@ def test_importing_again_adds_what_is_new_alone(store: KeyStore) -> None:
     store.revoke("old-1")
     assert [key.name for key in store.import_plain("old", ["one", "two", "three"])] == ["old-3"]
     assert store.find(b"one") is None
+
+
+@pytest.fixture
+def aged(path: Path, store: KeyStore, other: KeyStore) -> Path:
+    """A database that nobody has written for a minute, by its files' times, and that has been looked at since."""
+    other.create("first", scopes=INFERENCE)
+    for name in (path, path.with_name(f"{path.name}-wal")):
+        written_s = name.stat().st_mtime - 60
+        os.utime(name, (written_s, written_s))
+    assert store.refresh()
+    return path
+
+
+@pytest.mark.usefixtures("aged")
+def test_a_database_that_was_not_written_for_a_while_is_not_asked(store: KeyStore) -> None:
+    asked: list[str] = []
+    store._database.set_trace_callback(asked.append)
+    assert not store.refresh()
+    assert asked == []
+
+
+@pytest.mark.usefixtures("aged")
+def test_what_is_written_after_a_long_silence_is_noticed(store: KeyStore, other: KeyStore) -> None:
+    assert not store.refresh()
+    issued = other.create("second", scopes=INFERENCE)
+    assert store.refresh()
+    assert store.find(issued.secret.encode())
+
+
+def test_what_is_written_within_one_tick_of_the_clock_is_noticed(
+    store: KeyStore, other: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = (time.time_ns(), 4096, 1)
+    monkeypatch.setattr("runner_supervisor.keys.store._last_write", lambda *_, **__: same)
+    assert not store.refresh()
+    other.create("one", scopes=INFERENCE)
+    assert store.refresh()
