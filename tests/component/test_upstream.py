@@ -14,27 +14,30 @@ from tests.component.front_rig import OK, request, rig
 
 from runner_supervisor.front.answers import AnswerHead
 from runner_supervisor.front.outbox import Outbox
-from runner_supervisor.front.upstream import Upstream
+from runner_supervisor.front.upstream import Exchange, Upstream
 
 pytestmark = pytest.mark.anyio
 
 REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 
 
-class Exchange:
+class Collector(Exchange):
     """Collects an answer."""
 
     def __init__(self) -> None:
         self.answer = b""
         self.stale = False
         self.done = asyncio.Event()
+        self.on_data = self._on_data
 
-    takes_slot = False
+    @property
+    def takes_slot(self) -> bool:
+        return False
 
     def on_head(self, head: AnswerHead, body: bytes) -> None:
         self.answer += head.with_lines(()) + body
 
-    def on_data(self, data: bytes) -> None:
+    def _on_data(self, data: bytes) -> None:
         self.answer += data
 
     def on_end(self) -> None:
@@ -59,7 +62,7 @@ async def test_a_new_connection_broken_off_at_once_closes_nothing_but_itself(sho
     async with await asyncio.start_unix_server(answer, path):
         upstream = Upstream(path, Outbox(asyncio.get_running_loop()))
         for _ in range(20):
-            connection = upstream.send_on_new([REQUEST], Exchange(), head_only=False)
+            connection = upstream.send_on_new([REQUEST], Collector(), head_only=False)
             for _ in range(turns):
                 await asyncio.sleep(0)
             connection.abort()
@@ -71,7 +74,7 @@ async def test_a_new_connection_broken_off_at_once_closes_nothing_but_itself(sho
         for number in others:
             os.fstat(number)
             os.close(number)
-        exchange = Exchange()
+        exchange = Collector()
         upstream.send_on_new([REQUEST], exchange, head_only=False)
         await asyncio.wait_for(exchange.done.wait(), 10)
     assert exchange.answer.endswith(b"hi")
@@ -109,13 +112,13 @@ async def test_a_request_finds_a_connection_open_that_was_opened_for_none(short_
 
     async with asyncio.timeout(10), await asyncio.start_unix_server(engine, path):
         upstream = Upstream(path, Outbox(asyncio.get_running_loop()))
-        first = upstream.send([REQUEST], Exchange(), head_only=False)
+        first = upstream.send([REQUEST], Collector(), head_only=False)
         writers = [await opened.get(), await opened.get()]
         await answered.wait()
         while not upstream._idle:  # the engine knew of it first
             await asyncio.sleep(0)
         answered.clear()
-        second = upstream.send([REQUEST], Exchange(), head_only=False)
+        second = upstream.send([REQUEST], Collector(), head_only=False)
         await answered.wait()
         writers.append(await opened.get())  # in reserve again
         assert opened.empty()
@@ -143,7 +146,7 @@ async def test_a_reserve_that_the_engine_has_given_up_is_no_loss(short_dir: Path
     async with asyncio.timeout(10), await asyncio.start_unix_server(engine, path):
         upstream = Upstream(path, Outbox(asyncio.get_running_loop()))
         for _ in range(2):
-            exchange = Exchange()
+            exchange = Collector()
             upstream.send([REQUEST], exchange, head_only=False)
             await exchange.done.wait()
             assert exchange.answer.endswith(b"hi") or exchange.stale

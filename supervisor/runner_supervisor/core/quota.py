@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class Limits:
         return self.requests is not None or self.tokens is not None or self.concurrent is not None
 
 
-NO_LIMITS = Limits()
+NO_LIMITS: Final = Limits()
 
-CONCURRENT_RETRY_S = 1.0
+CONCURRENT_RETRY_S: Final = 1.0
 """When to try again after too many at once: nobody knows when one of them ends."""
 
-TICK_S = 1e-6
+TICK_S: Final = 1e-6
 """Added to every wait: today's seconds since the epoch are exact to a quarter of it in a float, so that who waits
 that long is not refused for a rounding error."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final
 
-HOPS = 16
+HOPS: Final = 16
 """How many of the last entries of X-Forwarded-For are looked at."""
 
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from runner_supervisor.front.message import HOP_BY_HOP
 from runner_supervisor.front.refrain import BLANK, Refrain, refrain_of
 
-KEPT_BACK_LINE = re.compile(
+KEPT_BACK_LINE: Final = re.compile(
     rb"\r\n(?:" + b"|".join(HOP_BY_HOP) + rb"|access-control-[a-z-]+):[^\r\n]*", re.IGNORECASE
 )
 """Lines of an answer's head that stay here. llama-server lets every page of the web in, with credentials
 (tools/server/server-http.cpp, `Access-Control-Allow-Origin`); who may is said by our own settings.
 """
-FRAMING_LINE = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*", re.IGNORECASE)
-EVENT_STREAM_LINE = re.compile(rb"\r\ncontent-type: *text/event-stream", re.IGNORECASE)
-CHUNKED_LINE = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
-CONNECTION_LINE = re.compile(rb"\r\nconnection:", re.IGNORECASE)
+FRAMING_LINE: Final = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*", re.IGNORECASE)
+EVENT_STREAM_LINE: Final = re.compile(rb"\r\ncontent-type: *text/event-stream", re.IGNORECASE)
+CHUNKED_LINE: Final = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
+CONNECTION_LINE: Final = re.compile(rb"\r\nconnection:", re.IGNORECASE)
 
-GOOD = b"HTTP/1.1 200 "
-REMEMBERED = 64
-REMEMBERED_BYTES = 4096
+GOOD: Final = b"HTTP/1.1 200 "
+REMEMBERED: Final = 64
+REMEMBERED_BYTES: Final = 4096
 
 
 class AnswerHead(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -20,27 +20,27 @@ from runner_supervisor.rotating import RotatingFile
 
 requests = logging.getLogger(REQUESTS)
 
-MOST_ENTRIES = 10_000
-TEXT_CHARACTERS = 128
+MOST_ENTRIES: Final = 10_000
+TEXT_CHARACTERS: Final = 128
 
-REMEMBERED = 4096
+REMEMBERED: Final = 4096
 """Of how many texts it is remembered what they look like as JSON: names, routes, addresses."""
 
-NULL = b"null"
-LINE = (
+NULL: Final = b"null"
+LINE: Final = (
     b'{"time":"%b","request_id":"%b","key":%b,"key_name":%b,"address":%b,"method":%b,"path":%b,"model":%b,"status":%b,'
     b'"prompt_tokens":%b,"cached_tokens":%b,"generated_tokens":%b,"ms":%.1f,"queue_ms":%b,"ttft_ms":%b,"outcome":%b}'
 )
 
-OTHER = "other"
+OTHER: Final = "other"
 """The path of requests that no route is for: what strangers try is not repeated."""
 
-ANSWERED = "answered"
-ABANDONED = "abandoned"
+ANSWERED: Final = "answered"
+ABANDONED: Final = "abandoned"
 """The client left."""
-BROKEN = "broken"
+BROKEN: Final = "broken"
 """The answer broke off: the engine ended."""
-CANCELLED = "cancelled"
+CANCELLED: Final = "cancelled"
 """An operator ended it."""
 
 
@@ -187,8 +187,8 @@ def _rounded(value: float | None) -> bytes:
     return NULL if value is None else b"%.1f" % value
 
 
-_LEVELS = {
+_LEVELS: Final = {
     "error": ('"outcome":"broken"', '"outcome":"dropped"'),
     "warning": ('"outcome":"refused:', '"outcome":"cancelled"'),
 }
-_NO_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127)}
+_NO_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127)}

@@ -6,7 +6,7 @@ as a fault of the server's and invites clients to try again.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -14,13 +14,13 @@ from runner_supervisor.front.backend import Backend
 from runner_supervisor.front.message import Head
 from runner_supervisor.front.replies import BODY_TOO_LARGE, BUFFERS_FULL, Refusal
 
-UTF8_BOM = b"\xef\xbb\xbf"
+UTF8_BOM: Final = b"\xef\xbb\xbf"
 """The engine's parser takes it, and trailing NULs, as some clients send them."""
 
-MOST_ANSWERS = 1024
+MOST_ANSWERS: Final = 1024
 """More than the engine has slots for, whatever somebody asks for."""
 
-CHECKED_BYTES = 1 << 20
+CHECKED_BYTES: Final = 1 << 20
 """Longer bodies are left to the engine, unless their key's tokens are limited: parsing one holds everybody else up
 for milliseconds."""
 
@@ -32,8 +32,8 @@ class Answers(NamedTuple):
     copies: int = 1
 
 
-ONE = Answers()
-UNREAD = Answers(copies=0)
+ONE: Final = Answers()
+UNREAD: Final = Answers(copies=0)
 """Of a body that was not parsed."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
@@ -30,4 +30,4 @@ class NobodyWaits:
         """Wake nobody."""
 
 
-NOBODY_WAITS = NobodyWaits()
+NOBODY_WAITS: Final = NobodyWaits()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import orjson
 
@@ -17,13 +18,13 @@ from runner_supervisor.rotating import RotatingFile
 
 logger = logging.getLogger(__name__)
 
-TEXT_BYTES = 1024 * 1024
+TEXT_BYTES: Final = 1024 * 1024
 """How much of a request, and of an answer, is kept, in bytes."""
 
-FILE_BYTES = 100 * 1024 * 1024
-FILE_COUNT = 3
-MOST_CONTENTS = 10_000
-MOST_BYTES = 64 * 1024 * 1024
+FILE_BYTES: Final = 100 * 1024 * 1024
+FILE_COUNT: Final = 3
+MOST_CONTENTS: Final = 10_000
+MOST_BYTES: Final = 64 * 1024 * 1024
 """How much may wait to be written, in bytes."""
 
 

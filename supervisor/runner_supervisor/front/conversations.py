@@ -8,15 +8,16 @@ So the engine is told another id than the client says: the key's own id stands b
 from __future__ import annotations
 
 import re
+from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
 import orjson
 
-HEADER = b"x-conversation-id"
-STREAM_PATH = "/v1/stream"
-LOOKUP_PATH = "/v1/streams/lookup"
-PARAMETER = "conv_id"
-LENGTH_LINE = re.compile(rb"(\r\ncontent-length: *)\d+", re.IGNORECASE)
+HEADER: Final = b"x-conversation-id"
+STREAM_PATH: Final = "/v1/stream"
+LOOKUP_PATH: Final = "/v1/streams/lookup"
+PARAMETER: Final = "conv_id"
+LENGTH_LINE: Final = re.compile(rb"(\r\ncontent-length: *)\d+", re.IGNORECASE)
 ASKED, FOUND = "conversation_ids", "conversation_id"
 
 

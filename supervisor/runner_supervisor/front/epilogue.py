@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import orjson
 
 from runner_supervisor.front.answers import AnswerHead
 from runner_supervisor.front.replies import ENGINE_GONE, STOPPED
 
-EVENTS_END = b"\n\n\r\n"
+EVENTS_END: Final = b"\n\n\r\n"
 """llama-server writes whole events, and each time a chunk of their own (tools/server/server-context.cpp)."""
 
 
@@ -35,7 +36,7 @@ def _named(data: dict[str, object]) -> bytes:
     return b"event: error\ndata: %b\n\n" % orjson.dumps(data)
 
 
-SHAPES: dict[str, Callable[[str, str], bytes]] = {
+SHAPES: Final[dict[str, Callable[[str, str], bytes]]] = {
     "/v1/messages": _anthropic,
     "/responses": _responses,
     "/v1/responses": _responses,

@@ -10,31 +10,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN: Final = 4
 """For what the engine gave no figures for; a little less than text has on average, so nobody gains by leaving."""
 
-EVENT_BYTES = 256
+EVENT_BYTES: Final = 256
 """At least as long as most events, each of which has one token: reads that bring several are told by their length."""
 
-NUMBER = re.compile(rb"\d{1,9}")
+NUMBER: Final = re.compile(rb"\d{1,9}")
 
-PROMPT = (b'"prompt_tokens":', b'"tokens_evaluated":')
+PROMPT: Final = (b'"prompt_tokens":', b'"tokens_evaluated":')
 """All tokens of the prompt, cached ones included."""
 
-FRESH = (b'"input_tokens":', b'"prompt_n":')
+FRESH: Final = (b'"input_tokens":', b'"prompt_n":')
 """Tokens of the prompt; OpenAI's `input_tokens` include cached ones, Anthropic's and `prompt_n` do not."""
 
-OPENAI_CACHED = b'"cached_tokens":'
-CACHED = (OPENAI_CACHED, b'"cache_read_input_tokens":', b'"cache_n":')
-USAGE = re.compile(
+OPENAI_CACHED: Final = b'"cached_tokens":'
+CACHED: Final = (OPENAI_CACHED, b'"cache_read_input_tokens":', b'"cache_n":')
+USAGE: Final = re.compile(
     rb'"usage":{"completion_tokens":(\d{1,9}),"prompt_tokens":(\d{1,9}),"total_tokens":\d+,'
     rb'"prompt_tokens_details":{"cached_tokens":(\d{1,9})'
 )
 """As most answers have it (tools/server/server-task.cpp, `usage_json_oaicompat`)."""
 
-GENERATED = (b'"completion_tokens":', b'"predicted_n":', b'"tokens_predicted":', b'"output_tokens":')
+GENERATED: Final = (b'"completion_tokens":', b'"predicted_n":', b'"tokens_predicted":', b'"output_tokens":')
 """In a JSON string every quote has a backslash before it, so no text that the model writes looks like these."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from runner_supervisor.core.access import Principal, Scope
@@ -25,18 +25,18 @@ from runner_supervisor.front.routes import Route
 from runner_supervisor.keys.store import KeyStore
 from runner_supervisor.settings import Settings
 
-ANYONE = Principal(Share("anyone"), "anyone", frozenset({Scope.INFERENCE, Scope.METRICS}))
+ANYONE: Final = Principal(Share("anyone"), "anyone", frozenset({Scope.INFERENCE, Scope.METRICS}))
 """Whoever asks where no key is needed."""
 
-OPERATOR = Principal(Share("operator"), "operator", frozenset({Scope.ADMIN}))
+OPERATOR: Final = Principal(Share("operator"), "operator", frozenset({Scope.ADMIN}))
 """Whoever asks over the control socket, whose folder only its owner can enter."""
 
-NOBODY = Principal(Share(""), "", frozenset())
+NOBODY: Final = Principal(Share(""), "", frozenset())
 """Whoever shows no key that is known."""
 
-BEARER = b"bearer "
+BEARER: Final = b"bearer "
 
-WITHOUT_KEY = frozenset({ANYONE.id, OPERATOR.id, NOBODY.id})
+WITHOUT_KEY: Final = frozenset({ANYONE.id, OPERATOR.id, NOBODY.id})
 
 
 @dataclass(frozen=True, slots=True)

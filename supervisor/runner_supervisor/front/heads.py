@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httptools
@@ -15,16 +15,16 @@ from runner_supervisor.front.refrain import OTHER, Refrain, refrain_in
 from runner_supervisor.front.replies import HEAD_TOO_LARGE, Reply
 from runner_supervisor.front.routes import CONTROL, Route, route_of
 
-HEAD_BYTES = 64 * 1024
-LINE_BYTES = 8000
+HEAD_BYTES: Final = 64 * 1024
+LINE_BYTES: Final = 8000
 """llama-server reads no longer line (vendor/cpp-httplib/httplib.h, CPPHTTPLIB_HEADER_MAX_LENGTH: 8192)."""
 
-REMEMBERED = 256
-REMEMBERED_BYTES = 8192
-HEADER_BYTES = 160
+REMEMBERED: Final = 256
+REMEMBERED_BYTES: Final = 8192
+HEADER_BYTES: Final = 160
 """What Python needs for a header beside its text."""
 
-UNFIT_TO_RECUR = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+UNFIT_TO_RECUR: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 """Headers after which a request's body has no length, has to be asked for, or is none of HTTP's."""
 
 ORIGIN, FORWARDED_FOR = b"origin", b"x-forwarded-for"

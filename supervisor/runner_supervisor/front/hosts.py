@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from ipaddress import ip_address
+from typing import Final
 
-HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9_.\-]*[a-z0-9_])?)\.?(?::\d{1,5})?", re.IGNORECASE)
+HOST: Final = re.compile(
+    r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9_.\-]*[a-z0-9_])?)\.?(?::\d{1,5})?", re.IGNORECASE
+)
 """A name or an address, with or without a port (RFC 9110, 7.2)."""
 
-LONGEST = 260
-REMEMBERED = 64
+LONGEST: Final = 260
+REMEMBERED: Final = 64
 """How many Host headers are remembered, with whether they name us: clients say the same ones again and again."""
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
-GATHER_S = 0.2
+GATHER_S: Final = 0.2
 """For how long accounts gather, in seconds."""
 
-MOST = 64
+MOST: Final = 64
 
 
 class Account(Protocol):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from runner_supervisor.front.replies import ENGINE_GONE, Refusal
 
-POISON = 2
+POISON: Final = 2
 """A request at work in so many crashes is taken for their cause."""
 
 
@@ -37,4 +38,4 @@ class Losses:
         return ENGINE_GONE if self.count > max_retries else None
 
 
-NONE = Losses()
+NONE: Final = Losses()

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Final
 
 import httptools
 
 from runner_supervisor.front import conversations
 from runner_supervisor.front.routes import Route, route_of
 
-HOP_BY_HOP = (
+HOP_BY_HOP: Final = (
     b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te",
     b"trailer", b"upgrade",
 )  # fmt: skip
 """Headers that belong to one connection and not to the message (RFC 9110, 7.6.1)."""
 
-NOT_FORWARDED = frozenset(HOP_BY_HOP) | {
+NOT_FORWARDED: Final = frozenset(HOP_BY_HOP) | {
     b"authorization",
     b"content-length",
     b"expect",
@@ -25,16 +26,16 @@ NOT_FORWARDED = frozenset(HOP_BY_HOP) | {
 }
 """Request headers that stay here: our keys, and framing, made anew for the collected body."""
 
-ESCAPE = re.compile(rb"%(?:u([0-9a-fA-F]{4})|([0-9a-fA-F]{2}))")
+ESCAPE: Final = re.compile(rb"%(?:u([0-9a-fA-F]{4})|([0-9a-fA-F]{2}))")
 
-NO_BODY_MEANT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
+NO_BODY_MEANT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"DELETE"})
 """Methods for which a request without a body need not say so."""
 
-JOINED_BYTES = 64 * 1024
+JOINED_BYTES: Final = 64 * 1024
 """A body up to this length goes out in one piece with its head; copying a longer one costs more than it saves."""
 
-CLOSE = b"connection: close"
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLOSE: Final = b"connection: close"
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Head:

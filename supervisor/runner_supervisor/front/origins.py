@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-METHODS = b"GET, POST, DELETE, OPTIONS"
-HEADERS = frozenset(
+METHODS: Final = b"GET, POST, DELETE, OPTIONS"
+HEADERS: Final = frozenset(
     (
         b"accept", b"anthropic-beta", b"anthropic-dangerous-direct-browser-access", b"anthropic-version",
         b"authorization", b"content-type", b"openai-organization", b"openai-project", b"x-api-key",
@@ -19,13 +20,13 @@ HEADERS = frozenset(
 )  # fmt: skip
 """Request headers that API clients send."""
 
-HEADER_PREFIXES = (b"x-stainless-",)
-EXPOSED = (
+HEADER_PREFIXES: Final = (b"x-stainless-",)
+EXPOSED: Final = (
     b"retry-after, x-queue-ms, x-queue-position, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, "
     b"x-ratelimit-remaining-requests, x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, "
     b"x-ratelimit-reset-tokens, x-request-id"
 )
-AGE_S = 600
+AGE_S: Final = 600
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ is woken once for all.
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
-LARGE_BYTES = 16 * 1024
+LARGE_BYTES: Final = 16 * 1024
 
-PROBE = 16
+PROBE: Final = 16
 """After a turn that had one write only, so many are made at once before it is looked again what a turn has."""
 
 

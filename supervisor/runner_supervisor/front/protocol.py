@@ -13,7 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn.config import Config
@@ -40,13 +40,13 @@ from runner_supervisor.front.traces import CONTEXT
 
 logger = logging.getLogger(__name__)
 
-LINGER_S = 1.0
-PATIENCE_S = 30.0
+LINGER_S: Final = 1.0
+PATIENCE_S: Final = 30.0
 """How long a client may be silent in the middle of a request, or before its first, in seconds."""
 
-PIPELINED = 16
-LOCAL = "local"
-GONE = "gone"
+PIPELINED: Final = 16
+LOCAL: Final = "local"
+GONE: Final = "gone"
 """The address of a client that had left before anybody could ask for it."""
 
 

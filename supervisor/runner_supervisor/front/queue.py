@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Protocol
+from typing import Final, Protocol
 
 from runner_supervisor.core.admission import Admission, Share
 from runner_supervisor.front.metrics import Metrics
 
-PACE_WEIGHT = 0.2
-LONGEST_RETRY_S = 600
+PACE_WEIGHT: Final = 0.2
+LONGEST_RETRY_S: Final = 600
 
 
 class Waiter(Protocol):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from runner_supervisor.core.access import Principal
 from runner_supervisor.core.quota import Left, Limit, Quota, Verdict
 from runner_supervisor.front.replies import Refusal
 
-MESSAGES = {
+MESSAGES: Final = {
     Limit.REQUESTS: "This key has used up its requests ({}).",
     Limit.TOKENS: "This key has used up its tokens ({}).",
     Limit.CONCURRENT: "This key has as many requests at work as it may have at once ({}).",

@@ -7,16 +7,16 @@ other that has the same bytes but for the digits of its length.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-DIGITS = 15
+DIGITS: Final = 15
 """As many digits of a length as are looked at."""
 
-BLANK = b"\r\n\r\n"
+BLANK: Final = b"\r\n\r\n"
 
-LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,%d})\r\n" % DIGITS, re.IGNORECASE)
+LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d{1,%d})\r\n" % DIGITS, re.IGNORECASE)
 
-OTHER = (0, 0)
+OTHER: Final = (0, 0)
 
 
 class Refrain(NamedTuple):

@@ -8,8 +8,8 @@ on as it comes. A client that leaves closes the engine's connection at once, whi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from runner_supervisor.front.answers import AnswerHead
 from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, CANCELLED, refused
@@ -33,12 +33,12 @@ from runner_supervisor.front.replies import (
     Reply,
 )
 from runner_supervisor.front.traces import Headers
-from runner_supervisor.front.upstream import Connection, Upstream
+from runner_supervisor.front.upstream import Connection, Exchange, Upstream
 from runner_supervisor.front.visit import Visit
 
-CONNECT_S = 5.0
-CONNECT_EVERY_S = 0.005
-VERDICT_S = 2.5
+CONNECT_S: Final = 5.0
+CONNECT_EVERY_S: Final = 0.005
+VERDICT_S: Final = 2.5
 """How long it may take to know how an engine ended, its last log lines included, in seconds."""
 
 
@@ -46,7 +46,7 @@ def drop(_data: bytes) -> None:
     """Where the bytes go that nobody waits for."""
 
 
-class Relay:
+class Relay(Exchange):
     """One request on its way. It has the attributes that uvicorn's protocol expects of a request cycle."""
 
     response_complete = False
@@ -63,8 +63,6 @@ class Relay:
     _connection: Connection | None = None
     _upstream: Upstream
     """Where it was sent last."""
-    on_data: Callable[[bytes], None]
-    """Passes bytes of the answer on, at once: tokens are not kept waiting."""
 
     def __init__(
         self,

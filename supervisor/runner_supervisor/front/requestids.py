@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import re
 import secrets
+from typing import Final
 
-_OWN = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+_OWN: Final = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 
 
 class RequestIds:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from runner_supervisor.core.access import Scope
 
-READING = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+READING: Final = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +38,32 @@ class Route:
         return self.read if method in READING else self.write
 
 
-OTHER = Route("other", read=Scope.ADMIN, write=Scope.ADMIN, listed=False)
-ASSET = Route("asset", read=None, write=Scope.ADMIN)
+OTHER: Final = Route("other", read=Scope.ADMIN, write=Scope.ADMIN, listed=False)
+ASSET: Final = Route("asset", read=None, write=Scope.ADMIN)
 
-GENERATION = (
+GENERATION: Final = (
     "/chat/completions", "/completion", "/completions", "/infill", "/responses", "/v1/chat/completions",
     "/v1/completions", "/v1/messages", "/v1/responses",
 )  # fmt: skip
-READING_ALONE = (
+READING_ALONE: Final = (
     "/embedding", "/embeddings", "/rerank", "/reranking", "/v1/embeddings", "/v1/rerank", "/v1/reranking",
 )  # fmt: skip
 """What takes a slot, and generates nothing."""
 
-UPLOADS = ("/audio/transcriptions", "/v1/audio/transcriptions")
-ASIDE = (
+UPLOADS: Final = ("/audio/transcriptions", "/v1/audio/transcriptions")
+ASIDE: Final = (
     "/apply-template", "/chat/completions/input_tokens", "/detokenize", "/responses/input_tokens", "/tokenize",
     "/v1/chat/completions/control", "/v1/chat/completions/input_tokens", "/v1/messages/count_tokens",
     "/v1/responses/input_tokens", "/v1/streams/lookup",
 )  # fmt: skip
-STREAMS = ("/v1/stream",)
-READ_BY_ALL = ("/lora-adapters", "/models", "/props", "/v1/models")
+STREAMS: Final = ("/v1/stream",)
+READ_BY_ALL: Final = ("/lora-adapters", "/models", "/props", "/v1/models")
 """What they tell, inference keys may know; what is written to them changes the engine for everybody."""
 
-ADMIN = ("/cors-proxy", "/models/load", "/models/sse", "/models/unload", "/tools")
-PAGES = ("/index.html",)
+ADMIN: Final = ("/cors-proxy", "/models/load", "/models/sse", "/models/unload", "/tools")
+PAGES: Final = ("/index.html",)
 
-ROUTES: Mapping[str, Route] = {
+ROUTES: Final[Mapping[str, Route]] = {
     **{path: Route(path, queued=True, json=True) for path in GENERATION},
     **{path: Route(path, queued=True, json=True, generates=False) for path in READING_ALONE},
     **{path: Route(path, queued=True) for path in UPLOADS},
@@ -76,7 +77,7 @@ ROUTES: Mapping[str, Route] = {
 }
 """The engine's. `/slots` stands for `/slots/ID` too."""
 
-CONTROL: Mapping[str, Route] = {
+CONTROL: Final[Mapping[str, Route]] = {
     "/": Route("/", read=None, write=Scope.ADMIN),
     "/dashboard": Route("/dashboard", read=None, write=Scope.ADMIN),
     "/playground": Route("/playground", read=None, write=Scope.ADMIN),
@@ -87,7 +88,7 @@ CONTROL: Mapping[str, Route] = {
 }
 """FastAPI's, with what lies below each. The pages hold nothing secret: what they show has to be asked for."""
 
-ASSETS = (
+ASSETS: Final = (
     ".css", ".gif", ".html", ".ico", ".jpg", ".js", ".map", ".mjs", ".png", ".svg", ".ttf", ".wasm", ".webmanifest",
     ".webp", ".woff", ".woff2",
 )  # fmt: skip

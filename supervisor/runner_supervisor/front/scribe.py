@@ -10,28 +10,28 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 from runner_supervisor.rotating import RotatingFile
 
 logger = logging.getLogger(__name__)
 
-PAUSE_S = 0.5
+PAUSE_S: Final = 0.5
 """Lines gather so long before they are written, in seconds."""
 
-RETRY_S = 1.0
+RETRY_S: Final = 1.0
 """How long after a failed write it is tried again, in seconds."""
 
-BATCH_ITEMS = 128
-BATCH_BYTES = 256 * 1024
+BATCH_ITEMS: Final = 128
+BATCH_BYTES: Final = 256 * 1024
 """What is encoded at a time: while the thread does that the loop cannot run."""
 
-BATCH_LINES = 4096
+BATCH_LINES: Final = 4096
 """How many finished lines are taken at a time. Taking them is soon done, while each time that the thread asks for
 Python's lock under load costs dozens of switches between the two: the loop lets go of it at every event.
 """
 
-END_S = 2.0
+END_S: Final = 2.0
 """How long the end waits for the last lines, in seconds."""
 
 Item = TypeVar("Item")

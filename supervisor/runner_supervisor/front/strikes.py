@@ -10,19 +10,20 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
 
 logger = logging.getLogger(__name__)
 
-FREE = 5
+FREE: Final = 5
 """So many wrong keys a minute are answered at once."""
 
-MINUTE_S = 60.0
-FIRST_S = 0.1
-LONGEST_S = 5.0
-FORGOTTEN_S = 600.0
-ADDRESSES = 4096
-HELD = 256
-DOUBLINGS = 10
+MINUTE_S: Final = 60.0
+FIRST_S: Final = 0.1
+LONGEST_S: Final = 5.0
+FORGOTTEN_S: Final = 600.0
+ADDRESSES: Final = 4096
+HELD: Final = 256
+DOUBLINGS: Final = 10
 
 
 class Strikes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from runner_supervisor.errors import ConfigError
@@ -19,13 +19,13 @@ from runner_supervisor.front.audit import BROKEN, Entry
 from runner_supervisor.front.metrics.requests import cause
 from runner_supervisor.settings import Settings
 
-CONTEXT = frozenset({b"traceparent", b"tracestate"})
+CONTEXT: Final = frozenset({b"traceparent", b"tracestate"})
 """The headers that say which span a request belongs to (W3C Trace Context)."""
 
-TRACES_PATH = "/v1/traces"
-PROVIDER = "llama.cpp"
+TRACES_PATH: Final = "/v1/traces"
+PROVIDER: Final = "llama.cpp"
 
-OPERATIONS = {
+OPERATIONS: Final = {
     "/audio/transcriptions": "transcription",
     "/chat/completions": "chat",
     "/completion": "text_completion",
@@ -40,7 +40,7 @@ OPERATIONS = {
 }
 """`gen_ai.operation.name` of the routes whose POST takes a slot, with or without /v1 before them."""
 
-METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
 """Those that HTTP's conventions know; others are `_OTHER`."""
 
 Attribute = str | int | bool

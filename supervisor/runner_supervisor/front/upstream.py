@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections import deque
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol, cast
+from typing import Final, cast
 
 import httptools
 
@@ -18,45 +18,53 @@ from runner_supervisor.front.answers import AnswerHead, Answers
 from runner_supervisor.front.chunks import ends_between, is_chunk
 from runner_supervisor.front.outbox import Outbox
 
-IDLE_S = 4.0
-REQUESTS = 99
+IDLE_S: Final = 4.0
+REQUESTS: Final = 99
 """llama-server closes a connection after 5 s idle or 100 requests (vendor/cpp-httplib/httplib.h:25,33)."""
 
-HEAD_BYTES = 64 * 1024
+HEAD_BYTES: Final = 64 * 1024
 
-SPARE_AFTER_S = 0.005
+SPARE_AFTER_S: Final = 0.005
 """How long after the last idle connection has been taken another one is opened, in seconds: not in the way of the
 request that took it."""
 
-VERDICT_EVERY_S = 0.02
+VERDICT_EVERY_S: Final = 0.02
 
-PING_BYTES = len(b"3\r\n:\n\n\r\n")
-"""A silent stream's sign of life, which says nothing of the engine's main loop (tools/server/server-context.cpp)."""
+PING_BYTES: Final = 9
+"""A silent stream's sign of life, "3", ":" and a blank line, says nothing of the engine's main loop
+(tools/server/server-context.cpp).
+"""
 
-
-LAST_PIECES = 4
+LAST_PIECES: Final = 4
 """An answer's last event, [DONE] and the last chunk may come in pieces of their own."""
 
-EDGE_BYTES = 1024
+EDGE_BYTES: Final = 1024
 """How much is kept of the first piece, and of each of the last ones."""
 
 
-class Exchange(Protocol):
-    """Who gets the answer to one request."""
+class Exchange(ABC):
+    """Who gets the answer to one request.
+
+    Attributes:
+        on_data: takes bytes of the answer's body, framed as the engine framed them, once the head was told.
+    """
+
+    on_data: Callable[[bytes], None]
 
     @property
+    @abstractmethod
     def takes_slot(self) -> bool:
         """Whether the engine needs a slot for it."""
 
+    @abstractmethod
     def on_head(self, head: AnswerHead, body: bytes) -> None:
         """The answer's head, and as much of the body as came with it."""
 
-    def on_data(self, data: bytes) -> None:
-        """Bytes of the answer's body, framed as the engine framed them."""
-
+    @abstractmethod
     def on_end(self) -> None:
         """The answer is complete. The connection is the exchange's no longer than this call, if as long."""
 
+    @abstractmethod
     def on_lost(self, *, stale: bool) -> None:
         """The connection broke first. `stale`: it was an old one, on which nothing had come back."""
 
@@ -64,15 +72,14 @@ class Exchange(Protocol):
 class Connection:
     """One connection: writes a request, cuts the answer's head off, passes the rest on as it is.
 
-    httptools follows the framing to find the end; since the class has no `on_body`, a body costs it no
-    Python call. Whole chunks it need not see, where it knows that one begins: for it nothing changes by them. A new connection has its first request written before the loop knows it: `rest` is what the
-    kernel did not take of that. One without a request is idle from its beginning. asyncio's `Protocol` in all but
-    name: a compiled class has no base that is not.
+    httptools follows the framing to find the end; since the class has no `on_body`, a body costs it no Python call.
+    Whole chunks, which change nothing for it, are kept from it. A new connection has its first request written before
+    the loop knows it: `rest` is what the kernel did not take of that. One without a request is idle from its
+    beginning. asyncio's `Protocol` in all but name: a compiled class has no base that is not.
 
     Attributes:
         pieces: how many reads of an answer's body brought more than a ping; `size`: the bytes of the body so far.
         first: the beginning of the first of them, and `first_s`, when it came on `perf_counter`'s clock; 0: not yet.
-        last: the ends of the pieces that came last.
     """
 
     def __init__(self, upstream: Upstream) -> None:
@@ -85,14 +92,18 @@ class Connection:
         self.paused = False
         self._aborted = False
         self._reusable = False
-        self.last: deque[bytes] = deque(maxlen=LAST_PIECES)
+        self._between = False  # the parser has seen whole chunks, and not the last one
+        self._ends = [b""] * LAST_PIECES  # of the latest reads, each in its turn
+        self._reads = 0
         self.rest: list[bytes] = []
         self._begin(None, head_only=False)
 
     def _begin(self, exchange: Exchange | None, *, head_only: bool) -> None:
         self._exchange = exchange
         self._head = b""
-        self.last.clear()
+        if self._reads:
+            self._ends = [b""] * LAST_PIECES
+            self._reads = 0
         self.first = b""
         self.first_s = 0.0
         self.pieces = self.size = 0
@@ -146,6 +157,12 @@ class Connection:
         return self.pieces + self._head_passed
 
     @property
+    def last(self) -> list[bytes]:
+        """The ends of the pieces that came last."""
+        at = self._reads % LAST_PIECES
+        return self._ends[at:] + self._ends[:at]
+
+    @property
     def usable(self) -> bool:
         """Whether the engine still has it open."""
         return self._transport is not None and not self._transport.is_closing()
@@ -192,7 +209,8 @@ class Connection:
             if self.pieces and PING_BYTES < size <= EDGE_BYTES:  # as nearly all of a stream's, so without a call
                 self.size += size
                 self.pieces += 1
-                self.last.append(data)
+                self._ends[self._reads % LAST_PIECES] = data
+                self._reads += 1
             else:
                 self._note(data)
             exchange.on_data(data)
@@ -209,7 +227,8 @@ class Connection:
                 self.first = data[:EDGE_BYTES]
                 self.first_s = perf_counter()
             self.pieces += 1
-        self.last.append(data if size <= EDGE_BYTES else data[-EDGE_BYTES:])
+        self._ends[self._reads % LAST_PIECES] = data if size <= EDGE_BYTES else data[-EDGE_BYTES:]
+        self._reads += 1
 
     def _pass_whole(self, data: bytes, exchange: Exchange, head: AnswerHead, start: int) -> None:
         """All of an answer that was known before it was parsed."""

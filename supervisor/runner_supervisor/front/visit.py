@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter, time
-from typing import Protocol
+from typing import Final, Protocol
 
 from runner_supervisor.core.quota import Verdict
 from runner_supervisor.front.addresses import Proxies
@@ -22,7 +22,7 @@ from runner_supervisor.front.strikes import Strikes
 from runner_supervisor.front.traces import Headers, Trace, Tracer
 from runner_supervisor.keys.limits import UNLIMITED, Limiter
 
-NOTHING = Figures()
+NOTHING: Final = Figures()
 
 
 def decided(_refusal: Refusal | None) -> None:

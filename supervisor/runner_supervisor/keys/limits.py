@@ -6,15 +6,15 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from runner_supervisor.core.access import Principal
 from runner_supervisor.core.quota import NO_LIMITS, Limits, Use, Verdict
 
-UNLIMITED = Verdict()
-DAY_S = 86_400
+UNLIMITED: Final = Verdict()
+DAY_S: Final = 86_400
 
-LEAST_SWEPT = 1024
+LEAST_SWEPT: Final = 1024
 """From how many keys on it is looked which of them need not be held."""
 
 

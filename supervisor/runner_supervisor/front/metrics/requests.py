@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, CANCELLED, OTHER
 from runner_supervisor.front.metrics.series import Durations, Family, Kind, Labels, Series
 
-FIRST_TOKEN_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-PER_TOKEN_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-WHOLE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+FIRST_TOKEN_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+PER_TOKEN_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+WHOLE_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 """Upper bounds of buckets: from a small model on a fast GPU to a large one on a CPU."""
 
-OUTCOMES = {
+OUTCOMES: Final = {
     "ok": "a complete answer with a status below 400",
     "error": "the engine's own answer with another status, one it broke off, or none, because it ended",
     "cancelled": "the client left, or an operator cancelled it",
@@ -22,46 +22,46 @@ OUTCOMES = {
 }
 """Every request ends in one of these ways."""
 
-GIVEN_UP = frozenset({ABANDONED, CANCELLED})
-REFUSED = "refused:"
-AT_WORK = frozenset({"engine_failed", "poison_request"})
+GIVEN_UP: Final = frozenset({ABANDONED, CANCELLED})
+REFUSED: Final = "refused:"
+AT_WORK: Final = frozenset({"engine_failed", "poison_request"})
 """Codes of refusals that say how the engine failed at a request."""
 
-EXPECTED = (("broken",), ("engine_failed",), ("engine_5xx",), ("queue_full",), ("queue_timeout",))
+EXPECTED: Final = (("broken",), ("engine_failed",), ("engine_5xx",), ("queue_full",), ("queue_timeout",))
 """Causes that are there from the start, so that the first one is an increase: alerts look for these."""
 
-BY_ROUTE = ("model", "path")
-REQUESTS = Series(
+BY_ROUTE: Final = ("model", "path")
+REQUESTS: Final = Series(
     "runner_requests_total",
     Kind.COUNTER,
     "Requests that have ended, by the class of their status (none: no answer) and how they ended.",
     (*BY_ROUTE, "status", "outcome"),
 )
-ERRORS = Series(
+ERRORS: Final = Series(
     "runner_request_errors_total",
     Kind.COUNTER,
     "Requests that ended as error or refused, by cause: the code of the error body, broken, engine_4xx, engine_5xx.",
     ("cause",),
 )
-WHOLE = Series(
+WHOLE: Final = Series(
     "runner_request_duration_seconds",
     Kind.HISTOGRAM,
     "Time from a request's head to the end of its answer, of complete answers of the engine.",
     BY_ROUTE,
 )
-FIRST_TOKEN = Series(
+FIRST_TOKEN: Final = Series(
     "runner_time_to_first_token_seconds",
     Kind.HISTOGRAM,
     "Time from a request's head to the first bytes of its stream.",
     BY_ROUTE,
 )
-PER_TOKEN = Series(
+PER_TOKEN: Final = Series(
     "runner_time_per_output_token_seconds",
     Kind.HISTOGRAM,
     "Time between a complete stream's first and last token, for each token after the first.",
     BY_ROUTE,
 )
-SOURCES = ("engine", "estimate")
+SOURCES: Final = ("engine", "estimate")
 PROMPT, CACHED, GENERATED = (
     Series(
         f"runner_{name}_tokens_total",
@@ -75,25 +75,25 @@ PROMPT, CACHED, GENERATED = (
         ("generated", "Tokens generated"),
     )
 )
-KEY_REQUESTS = Series(
+KEY_REQUESTS: Final = Series(
     "runner_key_requests_total",
     Kind.COUNTER,
     "Requests of each key that have ended (with metrics_by_key).",
     ("key", "outcome"),
 )
-KEY_TOKENS = Series(
+KEY_TOKENS: Final = Series(
     "runner_key_tokens_total",
     Kind.COUNTER,
     "Tokens of each key, prompt or generated (with metrics_by_key).",
     ("key", "kind"),
 )
-CONTROL = Series(
+CONTROL: Final = Series(
     "runner_control_requests_total",
     Kind.COUNTER,
     "Requests that the front answered itself: health, metrics, admin, pages.",
     ("path", "status"),
 )
-SERIES = (
+SERIES: Final = (
     REQUESTS, ERRORS, WHOLE, FIRST_TOKEN, PER_TOKEN, PROMPT, CACHED, GENERATED, KEY_REQUESTS, KEY_TOKENS, CONTROL,
 )  # fmt: skip
 
