@@ -77,6 +77,7 @@ class Reception:
                 task.cancel()
             await asyncio.wait(tasks)
             await asyncio.sleep(0)  # requests that waited for shared limits are decided by this supervisor's own
+            self.desk.ledger.write_down()
             keeper.cancel()
             await asyncio.wait({keeper})
 

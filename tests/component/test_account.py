@@ -39,7 +39,7 @@ async def test_a_conversation_whose_client_left_is_written_down_with_its_address
                 await asyncio.sleep(0)
             left.set()
             await done.wait()
-            while here.front._relays:
+            while here.front.backend.relays:
                 await asyncio.sleep(0)
     (line,) = map(json.loads, path.read_text().splitlines())
     assert (line["outcome"], line["address"], line["status"]) == ("abandoned", "127.0.0.1", 200)
@@ -69,7 +69,7 @@ async def test_what_was_read_of_a_stream_is_counted_though_its_client_left_befor
                 for piece in (ANTHROPIC, *[PIECE] * 20):
                     await reader.readuntil(piece)
                     passed.put_nowait(None)
-            while here.front._relays:
+            while here.front.backend.relays:
                 await asyncio.sleep(0)
     (line,) = map(json.loads, path.read_text().splitlines())
     assert (line["outcome"], line["prompt_tokens"]) == ("abandoned", 9)

@@ -286,7 +286,7 @@ async def test_tokens_are_counted_once_while_they_stream_and_at_their_end(short_
 
 
 async def asking_done(here: Rig) -> None:
-    while here.front._relays:
+    while here.front.backend.relays:
         await asyncio.sleep(0)
 
 

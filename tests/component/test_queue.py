@@ -225,7 +225,7 @@ async def test_what_is_not_posted_takes_no_slot_and_does_not_wait(short_dir: Pat
         here.change(State.LOADING)
         answer = await here.ask(request(method=method, path="/completion"))
         assert answer.startswith(b"HTTP/1.1 503 ")
-        assert not here.front._relays
+        assert not here.front.backend.relays
 
 
 async def test_what_is_not_posted_is_answered_when_its_engine_dies(short_dir: Path) -> None:
@@ -239,4 +239,4 @@ async def test_what_is_not_posted_is_answered_when_its_engine_dies(short_dir: Pa
         await came.wait()
         here.crash()
         assert (await reader.read()).startswith(b"HTTP/1.1 502 ")
-        assert not here.front._relays
+        assert not here.front.backend.relays

@@ -82,5 +82,4 @@ class Answers:
         start, length = self._refrain.find(data)
         if not start or start + length != len(data):
             return None
-        before, after = self._lines
-        return AnswerHead(200, b"%b%d%b" % (before, length, after)), start
+        return AnswerHead(200, b"%b%d%b" % (self._lines.before, length, self._lines.after)), start

@@ -76,6 +76,49 @@ class Seen(NamedTuple):
     whole: bool
 
 
+class Bill:
+    """What is to be known of a request to say what it has cost, which is found out when somebody asks.
+
+    Takes what `Asked` and `Seen` have.
+    """
+
+    def __init__(
+        self,
+        *,
+        asked_bytes: int,
+        prompts: int,
+        copies: int,
+        generates: bool,
+        first: bytes,
+        last: list[bytes],
+        pieces: int,
+        size_bytes: int,
+        streamed: bool,
+        whole: bool,
+    ) -> None:
+        self._asked_bytes = asked_bytes
+        self._prompts = prompts
+        self._copies = copies
+        self._generates = generates
+        self._first = first
+        self._last = last
+        self._pieces = pieces
+        self._size_bytes = size_bytes
+        self._streamed = streamed
+        self._whole = whole
+        self._figures: Figures | None = None
+
+    def figures(self) -> Figures:
+        """What it has cost."""
+        if self._figures is None:
+            single = self._whole and self._generates and self._prompts == self._copies == 1
+            self._figures = (told(self._last) if single else None) or figures_of(
+                Asked(self._asked_bytes, self._prompts, self._copies, self._generates),
+                Seen(self._first, self._last, self._pieces, self._size_bytes, self._streamed, self._whole),
+            )
+        return self._figures
+
+
 def told(last: Iterable[bytes]) -> Figures | None:
     """What an answer, by its last pieces, has cost; None if they do not say all of it."""
     late = b"".join(last)

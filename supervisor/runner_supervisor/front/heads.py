@@ -11,7 +11,7 @@ import httptools
 from runner_supervisor.core.access import Principal
 from runner_supervisor.front.gate import NOBODY, OPERATOR, WITHOUT_KEY, Gate, Judgement, Request
 from runner_supervisor.front.message import Head, path_of
-from runner_supervisor.front.refrain import OTHER, Refrain, refrain_in
+from runner_supervisor.front.refrain import Refrain, refrain_in
 from runner_supervisor.front.replies import HEAD_TOO_LARGE, Reply
 from runner_supervisor.front.routes import CONTROL, Route, route_of
 
@@ -58,7 +58,7 @@ class Heads:
         self._gate = gate
         self._read_at = gate.version
         self._remembered: dict[tuple[object, ...], Reading] = {}
-        self._recurring: dict[tuple[bool, Refrain], Reading] = {}
+        self._recurring: dict[tuple[bool, bytes, bytes], tuple[Refrain, Reading]] = {}
         self._latest: tuple[bool, Refrain, Reading] | None = None
 
     @property
@@ -101,24 +101,28 @@ class Heads:
         if len(refrain.before) + len(refrain.after) <= REMEMBERED_BYTES:
             if len(self._recurring) >= REMEMBERED:  # the oldest goes: one client's many heads cost others little
                 del self._recurring[next(iter(self._recurring))]
-            self._recurring[trusted, refrain] = reading
+            self._recurring[trusted, refrain.before, refrain.after] = refrain, reading
 
-    def recall(self, data: bytes, *, trusted: bool) -> tuple[Refrain, Reading] | None:
-        """The head that data begins with, if it is known by its bytes, and what it means. Most often it is the one
-        that was recalled last, which costs the least to find out.
+    def recall(self, data: bytes, *, trusted: bool) -> tuple[Refrain, Reading, int, int] | None:
+        """The head that data begins with, if it is known by its bytes, and what it means; and where the body begins,
+        and how long it is. Most often it is the one that was recalled last, which costs the least to find out.
         """
         if not self._recurring or self._read_at != self._gate.version:
             return None
         if self._latest is not None:
             kind, refrain, reading = self._latest
-            if kind == trusted and refrain.find(data) != OTHER:
-                return refrain, reading
+            if kind == trusted:
+                start, length = refrain.find(data)
+                if start:
+                    return refrain, reading, start, length
         begins = refrain_in(data)
-        known = self._recurring.get((trusted, begins)) if begins else None
-        if begins is None or known is None:
+        known = self._recurring.get((trusted, begins.before, begins.after)) if begins else None
+        if known is None:
             return None
-        self._latest = (trusted, begins, known)
-        return begins, known
+        refrain, reading = known
+        start, length = refrain.find(data)
+        self._latest = (trusted, refrain, reading)
+        return refrain, reading, start, length
 
     def _read(self, parser: httptools.HttpRequestParser, url: bytes, headers: Headers, *, trusted: bool) -> Reading:
         method, target = parser.get_method(), origin_form(url)

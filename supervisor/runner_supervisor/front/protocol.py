@@ -135,10 +135,9 @@ class FrontProtocol(HttpToolsProtocol):
         if not start:
             if (known := self._heads.recall(data, trusted=self._trusted)) is None:
                 return data
-            self._refrain, self._reading = known
+            self._refrain, self._reading, start, length = known
             self._read_at = self._heads.version
             self._request_id, self._context = None, []
-            start, length = self._refrain.find(data)
         relay = self._relay(cast("Reading", self._reading), length)
         body = data[start : start + length]
         if body:

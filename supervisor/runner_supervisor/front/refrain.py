@@ -7,7 +7,8 @@ other that has the same bytes but for the digits of its length.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 DIGITS: Final = 15
 """As many digits of a length as are looked at."""
@@ -19,7 +20,8 @@ LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d{1,%d})\r\n" % DIGITS, re.
 OTHER: Final = (0, 0)
 
 
-class Refrain(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Refrain:
     """A head around the digits of its length: what comes `before` them, and `after`."""
 
     before: bytes
@@ -27,7 +29,7 @@ class Refrain(NamedTuple):
 
     def find(self, data: bytes) -> tuple[int, int]:
         """Where the body begins in data that begins with this head, and how long it is; `OTHER`: that is another."""
-        before, after = self
+        before, after = self.before, self.after
         start = len(before)
         stop = data.find(b"\r", start, start + DIGITS + 1)
         if not (data.startswith(before) and data.startswith(after, stop)):

@@ -18,7 +18,7 @@ from runner_supervisor.front.body import CHECKED_BYTES, ONE, UNREAD, Body, check
 from runner_supervisor.front.client import NOBODY_WAITS, Client
 from runner_supervisor.front.conversations import Lookup
 from runner_supervisor.front.epilogue import cancellation, may_end, notice
-from runner_supervisor.front.figures import Asked, Seen, figures_of, told
+from runner_supervisor.front.figures import Bill
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.losses import NONE
 from runner_supervisor.front.message import CLOSE, CONTINUE, Unchunk
@@ -87,6 +87,7 @@ class Relay(Exchange):
         self._has_body = length > 0 or head.chunked
         self._backend = backend
         self._client = client
+        self._transport = client.transport
         self._loop = loop
         self._body = Body(backend)
         if self._refusal is None and length > backend.max_body_bytes:
@@ -206,14 +207,14 @@ class Relay(Exchange):
 
     def _pass_first(self, data: bytes) -> None:
         """The first piece after the head, which may still wait for the turn's end; nothing waits before others."""
-        transport = self._client.transport
+        transport = self._transport
         self._backend.outbox.write_now(transport, data)
         if not self._visit.content:
             self.on_data = transport.write
 
     def _write(self, data: bytes) -> None:
         if not self._alone:
-            self._backend.outbox.write(self._client.transport, data)
+            self._backend.outbox.write(self._transport, data)
 
     def on_end(self) -> None:
         """The answer is complete."""
@@ -228,15 +229,21 @@ class Relay(Exchange):
         connection, status, head = self._connection, self._status, self._head
         if not connection or not head.takes_slot or (status not in {0, 200} and status < 500):
             return
-        visit, generates = self._visit, head.route.generates
+        visit, answers = self._visit, self._answers
         visit.first_s = connection.first_s
         visit.streamed = self.streamed
-        figures = told(connection.last) if whole and generates and self._answers is ONE else None
-        if figures is None:
-            asked = Asked(self._body.size, *self._answers, generates)
-            passed = (connection.first, connection.last, connection.pieces, connection.size)
-            figures = figures_of(asked, Seen(*passed, visit.streamed, whole))
-        visit.figures = figures
+        visit.bill = Bill(
+            asked_bytes=self._body.size,
+            prompts=answers.prompts,
+            copies=answers.copies,
+            generates=head.route.generates,
+            first=connection.first,
+            last=connection.last,
+            pieces=connection.pieces,
+            size_bytes=connection.size,
+            streamed=visit.streamed,
+            whole=whole,
+        )
 
     def on_lost(self, *, stale: bool) -> None:
         """The engine's connection broke. With nothing answered yet, it may be tried again; else the client must know.

@@ -18,11 +18,11 @@ from runner_supervisor.engine.succession import Succession
 from runner_supervisor.engine.supervisor import Transition, epitaph
 from runner_supervisor.engine.watch import Traffic
 from runner_supervisor.front.addresses import Proxies
+from runner_supervisor.front.backend import Backend
 from runner_supervisor.front.changes import Changes
 from runner_supervisor.front.control import Load, create_control_app
 from runner_supervisor.front.gate import Gate
 from runner_supervisor.front.heads import Heads
-from runner_supervisor.front.live import Live
 from runner_supervisor.front.metrics import Metrics
 from runner_supervisor.front.outbox import Outbox
 from runner_supervisor.front.pages.pulse import Pulse
@@ -101,7 +101,7 @@ class Server(uvicorn.Server):
 
 
 class Front:
-    """Serves clients for one engine. It is the relays' `Backend`."""
+    """Serves clients for one engine."""
 
     def __init__(
         self,
@@ -118,33 +118,37 @@ class Front:
         stop: Callable[[], None],
     ) -> None:
         self.metrics = Metrics(tally=desk.tally, engines=engines)
-        self.outbox = Outbox(asyncio.get_running_loop())
         self.queue = SlotQueue(metrics=self.metrics)
         self.desk = desk
+        self.backend = Backend(
+            metrics=self.metrics,
+            outbox=Outbox(asyncio.get_running_loop()),
+            queue=self.queue,
+            desk=desk,
+            hopeless=self._hopeless,
+            unavailable=self._unavailable,
+        )
         self.metrics.write_down = desk.ledger.write_down
         self._gate = gate
         gate.model = desk.model = engines.current.spec.served_as
         self.apply(settings)
-        self.buffered_bytes = 0
-        self.draining = False
         self._engines = engines
         self._sockets = [tcp, control]
         self.address = _url("https" if certificate else "http", tcp)
-        self._upstream: Upstream | None = None
         self._leaving: Upstream | None = None
         self._between = False
-        self._relays: set[Live] = set()
-        self._idle = asyncio.Event()
-        self.metrics.in_flight = lambda: len(self._relays)
+        self.metrics.in_flight = lambda: len(self.backend.relays)
         engines.observers.append(self._on_transition)
         self._pulse = Pulse(
             engines=engines,
             queue=self.queue,
             tail=tail,
-            live=self._relays,
+            live=self.backend.relays,
             draining=lambda: self.draining,
             changes=changes,
+            write_down=desk.ledger.write_down,
         )
+        desk.written = self._pulse.ended
         app = create_control_app(
             engines=engines,
             changes=changes,
@@ -158,7 +162,7 @@ class Front:
         )
         config = uvicorn.Config(
             app,
-            http=cast("Any", partial(FrontProtocol, backend=self, heads=Heads(gate))),
+            http=cast("Any", partial(FrontProtocol, backend=self.backend, heads=Heads(gate))),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -172,7 +176,16 @@ class Front:
         self._server = Server(config, certificate=certificate)
 
     def _load(self) -> Load:
-        return Load(self.draining, len(self._relays), self.queue.queued, self._ends_within_s)
+        return Load(self.draining, len(self.backend.relays), self.queue.queued, self._ends_within_s)
+
+    @property
+    def draining(self) -> bool:
+        """Whether no more requests are admitted."""
+        return self.backend.draining
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        self.backend.draining = value
 
     @property
     def serving(self) -> bool:
@@ -191,9 +204,10 @@ class Front:
 
     def apply(self, settings: Settings) -> None:
         """Take over what the settings say of the front. Requests that wait already keep their time."""
-        self.max_body_bytes = settings.max_body_bytes
-        self.max_buffered_bytes = settings.max_buffered_bytes
-        self.max_retries = settings.max_retries
+        backend = self.backend
+        backend.max_body_bytes = settings.max_body_bytes
+        backend.max_buffered_bytes = settings.max_buffered_bytes
+        backend.max_retries = settings.max_retries
         self._ends_within_s = settings.drain_timeout_s + settings.stop_grace_s
         self.desk.proxies = Proxies(settings.trusted_proxies)
         self.desk.tally.by_key = settings.metrics_by_key
@@ -234,11 +248,11 @@ class Front:
             How many were still in flight when time ran out.
         """
         self.draining = True
-        if not self._relays:
+        if not self.backend.relays:
             return 0
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        return len(self._relays)
+            await asyncio.wait_for(self.backend.idle.wait(), timeout_s)
+        return len(self.backend.relays)
 
     def stop_listening(self) -> None:
         """Leave clients' new connections to whoever listens for us: they wait for our successor."""
@@ -251,13 +265,7 @@ class Front:
         self._pulse.close()
         self._server.end()
 
-    # The relays' backend.
-
-    def upstream(self) -> Upstream | None:
-        """The READY engine's connections, or None."""
-        return None if self._upstream is None or self._upstream.lost else self._upstream
-
-    def unavailable(self) -> Refusal:
+    def _unavailable(self) -> Refusal:
         """Why there is no READY engine."""
         engine = self._engines.current
         state, retry_in_s, death = engine.state, engine.retry_in_s, engine.machine.last_death
@@ -271,41 +279,25 @@ class Front:
             message += f" {epitaph(death)}"
         return Refusal(503, f"engine_{state}", message, retry_after_s=max(1, round(retry_in_s or 1)))
 
-    def hopeless(self) -> bool:
+    def _hopeless(self) -> bool:
         """Whether no engine is READY and none is on its way, so that waiting is no use."""
         machine = self._engines.current.machine
         return not self._between and (
             machine.state in {State.FAILED, State.STOPPED} or (machine.state is State.STOPPING and not machine.wanted)
         )
 
-    def engine_lost(self, upstream: Upstream) -> None:
-        """Nobody listens there any more; the engine's own task will learn it when the process is reaped."""
-        upstream.lose()
-        if upstream is self._upstream:
-            self.queue.set_slots(0)
-
-    def begin(self, relay: Live) -> None:
-        """A relay has gone to work."""
-        self._relays.add(relay)
-
-    def end(self, relay: Live) -> None:
-        """A relay is done."""
-        self._relays.discard(relay)
-        self._pulse.ended(relay)
-        if self.draining and not self._relays:
-            self._idle.set()
-
     def _lose_upstream(self, ended: str) -> None:
-        if self._upstream:
-            self._upstream.lose(ended)
+        if self.backend.last:
+            self.backend.last.lose(ended)
         self.queue.set_slots(0)
         self.queue.forget_working()
 
     def _leave(self) -> None:
         """The engine gets no more requests, and may finish those it has."""
-        if self._upstream:
-            self._upstream.lose()
-        self._leaving, self._upstream = self._upstream, None
+        backend = self.backend
+        if backend.last:
+            backend.last.lose()
+        self._leaving, backend.last = backend.last, None
         self.queue.set_slots(0)
         self.queue.forget_working()
 
@@ -319,14 +311,14 @@ class Front:
     def _follow(self, machine: Machine) -> None:
         """Send requests to the engine if it is READY; let those know that wait in vain."""
         if machine.state is State.READY:
-            if self._upstream and not self._upstream.lost:
+            if self.backend.upstream():
                 self._leave()
             engine = self._engines.current
             self._gate.model = self.desk.model = engine.spec.served_as
-            upstream = self._upstream = Upstream(engine.socket, self.outbox)
+            upstream = self.backend.last = Upstream(engine.socket, self.backend.outbox)
             engine.traffic = lambda: Traffic(busy=upstream.owed, received=upstream.received)
             self.queue.set_slots(engine.slots)
-        elif self.hopeless():
+        elif self._hopeless():
             self.queue.expire_all()
 
 

@@ -11,7 +11,7 @@ from runner_supervisor.core.quota import Verdict
 from runner_supervisor.front.addresses import Proxies
 from runner_supervisor.front.audit import AuditLog, Entry
 from runner_supervisor.front.contentlog import Content, ContentLog
-from runner_supervisor.front.figures import Figures
+from runner_supervisor.front.figures import Bill, Figures
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.ledger import Ledger
 from runner_supervisor.front.metrics.requests import Tally
@@ -23,6 +23,10 @@ from runner_supervisor.front.traces import Headers, Trace, Tracer
 from runner_supervisor.keys.limits import UNLIMITED, Limiter
 
 NOTHING: Final = Figures()
+
+
+def forget(_visit: Visit) -> None:
+    """What nobody wants to know."""
 
 
 def decided(_refusal: Refusal | None) -> None:
@@ -40,7 +44,8 @@ class Caller(Protocol):
 class Desk:
     """Where requests are written down.
 
-    `tracer`: begins their spans; None: traces are off. `model`: the name of the model that is served.
+    `tracer`: begins their spans; None: traces are off. `model`: the name of the model that is served. `written`: is
+    told of each that was written down.
     """
 
     limiter: Limiter
@@ -53,6 +58,7 @@ class Desk:
     model: str = ""
     tally: Tally = field(default_factory=Tally)
     ledger: Ledger = field(default_factory=Ledger)
+    written: Callable[[Visit], None] = forget
 
 
 class Visit:
@@ -60,7 +66,7 @@ class Visit:
 
     Attributes:
         content: where its body and its answer's are written down, if they are.
-        figures: what the engine has spent on it, as far as that is known.
+        bill: what the engine has spent on it, as far as that is known; None: nothing.
         first_s: when the first of its answer's body came; 0: not yet.
         streamed: whether its answer is a stream of events.
         trace_lines: the header lines that name its span to the engine; empty: traces are off.
@@ -87,7 +93,7 @@ class Visit:
         """Begin. `context`: the headers that say which span it belongs to, if traces are on."""
         self.began_s = self._sent_s = perf_counter()
         self.request_id = request_id
-        self.figures = NOTHING
+        self.bill: Bill | None = None
         self._reading = reading
         self._caller = caller
         self._desk = desk
@@ -147,6 +153,11 @@ class Visit:
         return both
 
     @property
+    def figures(self) -> Figures:
+        """What the engine has spent on it, as far as that is known."""
+        return NOTHING if self.bill is None else self.bill.figures()
+
+    @property
     def key_name(self) -> str:
         """The name of its key."""
         return self._reading.principal.name
@@ -166,21 +177,29 @@ class Visit:
             self.content = None
         desk, reading = self._desk, self._reading
         principal = reading.principal
-        prompt_tokens, _, generated_tokens, _ = self.figures
         verdict = self._verdict
-        if verdict is not None and verdict.exceeded is None:
-            if verdict is not UNLIMITED:
-                desk.limiter.release(principal, verdict.lease)
-            if prompt_tokens or generated_tokens:
-                desk.limiter.charge(principal, prompt_tokens=prompt_tokens, generated_tokens=generated_tokens)
+        if verdict is not None and verdict.exceeded is None and verdict is not UNLIMITED:
+            desk.limiter.release(principal, verdict.lease)
+            self._charge()  # the key's next request may be one too many
         self._status, self._outcome, self._model = status, outcome, desk.model
         self._address = self._caller.address(reading.forwarded)
         self._ended_at_s, self._ended_s = time(), perf_counter()
         desk.ledger.add(self)
 
+    def _charge(self) -> None:
+        """Have it counted for its key what it has cost."""
+        prompt_tokens, _, generated_tokens, _ = self.figures
+        if prompt_tokens or generated_tokens:
+            self._desk.limiter.charge(
+                self._reading.principal, prompt_tokens=prompt_tokens, generated_tokens=generated_tokens
+            )
+
     def write_down(self) -> None:
         """Count it, and have a line of it written, when it has ended."""
         desk, reading, status, outcome = self._desk, self._reading, self._status, self._outcome
+        if self._verdict is UNLIMITED:
+            self._charge()
+        desk.written(self)
         principal, route = reading.principal, reading.head.route.label
         took_s = self._ended_s - self.began_s
         desk.tally.ended(

@@ -149,7 +149,7 @@ def test_heads_that_recur_are_known_by_their_bytes_to_those_who_may_come_in_like
         heads = Heads(Gate(keys, Settings()))
         reading = heads.read(cast("Any", Parser()), b"/tokenize", [(b"host", b"localhost")], trusted=True)
         heads.learn(refrain, reading, trusted=True)
-        assert heads.recall(data % (17, b'{"a'), trusted=True) == (refrain, reading)
+        assert heads.recall(data % (17, b'{"a'), trusted=True) == (refrain, reading, len(data % (17, b"")), 17)
         assert heads.recall((data % (17, b""))[:-1], trusted=True) is None
         assert heads.recall(data.replace(b"host", b"Host") % (2, b"{}"), trusted=True) is None
         assert heads.recall(data % (2, b"{}"), trusted=False) is None

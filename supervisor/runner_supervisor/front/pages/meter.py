@@ -39,9 +39,8 @@ class Meter:
         self._ended: deque[Visit] = deque(maxlen=LOOKED_AT)
         self._first_tokens = FirstTokens()
 
-    def ended(self, live: Live) -> None:
+    def ended(self, visit: Visit) -> None:
         """A request is at work no more. Called for each of them, so it does no more than it must."""
-        visit = live.visit
         self._spent += visit.figures.generated_tokens
         if visit.streamed:
             self._ended.append(visit)

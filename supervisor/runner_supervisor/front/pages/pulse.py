@@ -36,7 +36,9 @@ LONGEST_NUMBER = 15
 
 
 class Pulse:
-    """The service, a beat a second. `live`: the requests at work; `draining`: whether the service is about to end."""
+    """The service, a beat a second. `live`: the requests at work; `draining`: whether the service is about to end;
+    `write_down`: has all that ended told to `ended`.
+    """
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class Pulse:
         live: Collection[Live],
         draining: Callable[[], bool],
         changes: Callable[[], Changes],
+        write_down: Callable[[], None],
     ) -> None:
         self._engines = engines
         self._queue = queue
@@ -54,6 +57,7 @@ class Pulse:
         self._live = live
         self._draining = draining
         self._changes = changes
+        self._write_down = write_down
         self._run = secrets.token_hex(4)
         self._began_s = time.monotonic()
         self._meter = Meter(live)
@@ -65,7 +69,7 @@ class Pulse:
         self._closed = False
         self._watchers = 0
         self.ended = self._meter.ended
-        """Have it known that a request is at work no more."""
+        """Have it known that a request has ended."""
         engines.observers.append(self._on_transition)
 
     async def run(self) -> None:
@@ -76,6 +80,7 @@ class Pulse:
 
     def beat(self) -> None:
         """Look at everything once."""
+        self._write_down()
         pace = self._meter.look()
         self._sample = Sample(round(time.time(), 2), *pace, in_flight=len(self._live), queued=self._queue.queued)
         self._history.add(self._sample)
