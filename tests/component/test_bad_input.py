@@ -205,7 +205,7 @@ async def test_a_body_behind_a_head_that_was_refused_is_not_held(short_dir: Path
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"\r\n\r\n" + b"b" * 900)
         await reader.read()
-        assert here.front.buffered_bytes == 0
+        assert here.front.backend.buffered_bytes == 0
 
 
 async def test_what_comes_after_a_head_that_was_refused_is_passed_over(short_dir: Path) -> None:

@@ -19,7 +19,7 @@ async def broken(here: Rig, sent: bytes) -> bytes:
     """What the client gets of a stream whose engine is killed."""
     asking = asyncio.create_task(here.ask(sent))
     await asked(here, 1)
-    while not here.front.upstream() or here.front.upstream().received == 0:  # type: ignore[union-attr]
+    while not here.front.backend.upstream() or here.front.backend.upstream().received == 0:  # type: ignore[union-attr]
         await asyncio.sleep(0)
     here.crash(detail="signal 11")
     return await asking
@@ -94,7 +94,7 @@ async def test_a_client_that_leaves_before_the_verdict_is_told_nothing(short_dir
             writer.write(post(close=False))
             await reader.readuntil(CHUNK)
             here.engine.asked[0].writer.transport.abort()
-            upstream = here.front.upstream()
+            upstream = here.front.backend.upstream()
             assert upstream
             assert await upstream.drained(DEADLINE_S) == 0
         while not counted(here, "cancelled"):
@@ -115,7 +115,7 @@ async def test_a_slow_reader_gets_all_that_came_and_then_the_event(short_dir: Pa
         writer.transport.pause_reading()
         writer.write(post(close=False))
         await asked(here, 1)
-        upstream = here.front.upstream()
+        upstream = here.front.backend.upstream()
         assert upstream
         before = -1
         while upstream.received != before:  # until the client's buffers are full

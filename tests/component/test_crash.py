@@ -99,7 +99,7 @@ async def test_a_crash_on_a_kept_connection_counts_before_the_supervisor_knows_o
     async with rig(short_dir) as here, here.connect() as (reader, writer):
         writer.write(post(close=False))
         await reader.readuntil(b"hi")
-        upstream = here.front.upstream()
+        upstream = here.front.backend.upstream()
         assert upstream
         here.engine.answer = never
         writer.write(post(close=False))
@@ -180,7 +180,7 @@ async def test_what_is_at_work_on_the_engine_before_and_loses_it_waits_again(sho
 
 async def test_an_engines_connections_know_when_the_last_request_is_done(short_dir: Path) -> None:
     async with rig(short_dir, never) as here:
-        upstream = here.front.upstream()
+        upstream = here.front.backend.upstream()
         assert upstream
         assert await upstream.drained(0) == 0
         asking = [asyncio.create_task(here.ask(post())) for _ in range(2)]
@@ -204,7 +204,7 @@ async def test_pings_are_no_progress(short_dir: Path) -> None:
             asked.writer.write(await pieces.get())
 
     async with rig(short_dir, in_pieces) as here, here.connect() as (reader, writer):
-        upstream = here.front.upstream()
+        upstream = here.front.backend.upstream()
         assert upstream
         writer.write(post(close=False))
         seen = []

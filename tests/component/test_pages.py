@@ -256,7 +256,7 @@ async def test_requests_are_shown_with_how_far_they_are(short_dir: Path) -> None
         waiting.append(asyncio.create_task(here.ask(named("three"))))
         await queued(here, 1)
         here.engine.asked[0].writer.write(STREAM + CHUNK)
-        while here.front.upstream().received == 0:  # type: ignore[union-attr]
+        while here.front.backend.upstream().received == 0:  # type: ignore[union-attr]
             await asyncio.sleep(0)
         snapshot = await look(here)
         phases = {each["id"]: (each["phase"], each["tokens"]) for each in snapshot["requests"]}
@@ -271,7 +271,7 @@ async def test_tokens_are_counted_once_while_they_stream_and_at_their_end(short_
     async with rig(short_dir, begin_a_stream) as here:
         asking = asyncio.create_task(here.ask(named("one")))
         await asked(here, 1)
-        while here.front.upstream().received == 0:  # type: ignore[union-attr]
+        while here.front.backend.upstream().received == 0:  # type: ignore[union-attr]
             await asyncio.sleep(0)
         pulse = pulse_of(here)
         pulse.beat()
@@ -308,7 +308,7 @@ async def test_a_stream_that_is_cancelled_ends_with_an_error_event_and_frees_its
         written = listen(here)
         asking = asyncio.create_task(here.ask(named("one")))
         await asked(here, 1)
-        while here.front.upstream().received == 0:  # type: ignore[union-attr]
+        while here.front.backend.upstream().received == 0:  # type: ignore[union-attr]
             await asyncio.sleep(0)
         assert b'{"cancelled":1}' in await operate(here, "/admin/requests/one/cancel")
         answer = await asking
@@ -345,7 +345,7 @@ async def test_an_answer_that_is_no_stream_is_cut_off(short_dir: Path) -> None:
     async with rig(short_dir, half) as here:
         asking = asyncio.create_task(here.ask(named("one")))
         await asked(here, 1)
-        while here.front.upstream().received == 0:  # type: ignore[union-attr]
+        while here.front.backend.upstream().received == 0:  # type: ignore[union-attr]
             await asyncio.sleep(0)
         await operate(here, "/admin/requests/one/cancel")
         assert (await asking).endswith(b"half")

@@ -204,7 +204,7 @@ async def test_bodies_that_wait_are_bounded_in_all(short_dir: Path) -> None:
         refused = await here.ask(post("any", "x" * 900))
         here.change(State.READY)
         assert all(answer.endswith(b"hi") for answer in await asyncio.gather(*asking))
-        assert here.front.buffered_bytes == 0
+        assert here.front.backend.buffered_bytes == 0
         assert (await here.ask(post("any", "x" * 900))).endswith(b"hi")
     assert refused.startswith(b"HTTP/1.1 503 ")
     assert b'"code": "buffers_full"' in refused

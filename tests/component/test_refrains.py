@@ -176,8 +176,8 @@ async def test_a_client_that_leaves_in_the_middle_of_a_body_leaves_nothing_behin
             writer.write(post(b"{}"))
             await answer(reader)
             writer.write(post(b"x" * 900)[:-10])
-            while not here.front.buffered_bytes:
+            while not here.front.backend.buffered_bytes:
                 await asyncio.sleep(0)
-        while here.front.buffered_bytes:
+        while here.front.backend.buffered_bytes:
             await asyncio.sleep(0)
     assert len(here.engine.asked) == 1
