@@ -18,7 +18,8 @@ STREAM_PATH: Final = "/v1/stream"
 LOOKUP_PATH: Final = "/v1/streams/lookup"
 PARAMETER: Final = "conv_id"
 LENGTH_LINE: Final = re.compile(rb"(\r\ncontent-length: *)\d+", re.IGNORECASE)
-ASKED, FOUND = "conversation_ids", "conversation_id"
+ASKED: Final = "conversation_ids"
+FOUND: Final = "conversation_id"
 
 
 def private(owner: str, conversation: str) -> str:

@@ -27,7 +27,8 @@ HEADER_BYTES: Final = 160
 UNFIT_TO_RECUR: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 """Headers after which a request's body has no length, has to be asked for, or is none of HTTP's."""
 
-ORIGIN, FORWARDED_FOR = b"origin", b"x-forwarded-for"
+ORIGIN: Final = b"origin"
+FORWARDED_FOR: Final = b"x-forwarded-for"
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import tomllib
 from collections.abc import Iterator
@@ -17,6 +18,18 @@ def modules() -> list[str]:
     """The modules of the list."""
     hook = tomllib.loads(PYPROJECT.read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]
     return [f"runner_supervisor.{name.removesuffix('.py').replace('/', '.')}" for name in hook["modules"]]
+
+
+def constants(module: str) -> Iterator[ast.Assign | ast.AnnAssign]:
+    """The statements that give a module's constants their values."""
+    for statement in ast.parse(inspect.getsource(import_module(module))).body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        names = [
+            name.id for target in targets for name in ast.walk(target or ast.Pass()) if isinstance(name, ast.Name)
+        ]
+        if names and all(name.isupper() for name in names):
+            assert isinstance(statement, (ast.Assign, ast.AnnAssign))
+            yield statement
 
 
 def classes() -> Iterator[type]:
@@ -41,3 +54,13 @@ def test_no_class_says_none_for_a_protocol() -> None:
             if len(others) > 1 or getattr(others[0], "_is_protocol", False):
                 left_out.append(f"{each.__module__}.{each.__qualname__}.{name}")
     assert not left_out
+
+
+def test_constants_are_final() -> None:
+    """Any other name of a module is looked up in its dictionary each time."""
+    assert [
+        f"{module}: {ast.unparse(statement)}"
+        for module in modules()
+        for statement in constants(module)
+        if isinstance(statement, ast.Assign) or not ast.unparse(statement.annotation).startswith("Final")
+    ] == []

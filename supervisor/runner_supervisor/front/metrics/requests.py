@@ -62,7 +62,7 @@ PER_TOKEN: Final = Series(
     BY_ROUTE,
 )
 SOURCES: Final = ("engine", "estimate")
-PROMPT, CACHED, GENERATED = (
+TOKENS: Final = tuple(
     Series(
         f"runner_{name}_tokens_total",
         Kind.COUNTER,
@@ -94,7 +94,7 @@ CONTROL: Final = Series(
     ("path", "status"),
 )
 SERIES: Final = (
-    REQUESTS, ERRORS, WHOLE, FIRST_TOKEN, PER_TOKEN, PROMPT, CACHED, GENERATED, KEY_REQUESTS, KEY_TOKENS, CONTROL,
+    REQUESTS, ERRORS, WHOLE, FIRST_TOKEN, PER_TOKEN, *TOKENS, KEY_REQUESTS, KEY_TOKENS, CONTROL,
 )  # fmt: skip
 
 
@@ -219,7 +219,7 @@ class Tally:
         yield WHOLE.histogram((labels, line.whole) for labels, line in self._lines.items())
         yield FIRST_TOKEN.histogram((labels, line.first_token) for labels, line in self._lines.items())
         yield PER_TOKEN.histogram((labels, line.per_token) for labels, line in self._lines.items())
-        for number, series in enumerate((PROMPT, CACHED, GENERATED)):
+        for number, series in enumerate(TOKENS):
             yield series.of(
                 ((*labels, source), count)
                 for labels, line in self._lines.items()
