@@ -13,8 +13,9 @@ import pytest
 from tests.component.front_rig import OK, request, rig
 
 from runner_supervisor.front.answers import AnswerHead
+from runner_supervisor.front.connection import Exchange
 from runner_supervisor.front.outbox import Outbox
-from runner_supervisor.front.upstream import Exchange, Upstream
+from runner_supervisor.front.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from runner_supervisor.front.connection import Connection
 from runner_supervisor.front.figures import EVENT_BYTES
-from runner_supervisor.front.upstream import Connection
 from runner_supervisor.front.visit import Visit
 
 

@@ -16,6 +16,7 @@ from runner_supervisor.front.audit import ABANDONED, ANSWERED, BROKEN, CANCELLED
 from runner_supervisor.front.backend import Backend
 from runner_supervisor.front.body import CHECKED_BYTES, ONE, UNREAD, Body, check_body
 from runner_supervisor.front.client import NOBODY_WAITS, Client
+from runner_supervisor.front.connection import Connection, Exchange
 from runner_supervisor.front.conversations import Lookup
 from runner_supervisor.front.epilogue import cancellation, may_end, notice
 from runner_supervisor.front.figures import Bill
@@ -33,7 +34,7 @@ from runner_supervisor.front.replies import (
     Reply,
 )
 from runner_supervisor.front.traces import Headers
-from runner_supervisor.front.upstream import Connection, Exchange, Upstream
+from runner_supervisor.front.upstream import Upstream
 from runner_supervisor.front.visit import Visit
 
 CONNECT_S: Final = 5.0

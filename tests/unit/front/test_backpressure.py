@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from runner_supervisor.front.connection import Connection
 from runner_supervisor.front.gate import ANYONE
 from runner_supervisor.front.heads import Reading
 from runner_supervisor.front.ledger import Ledger
@@ -17,7 +18,7 @@ from runner_supervisor.front.message import Head
 from runner_supervisor.front.metrics.requests import Tally
 from runner_supervisor.front.outbox import LARGE_BYTES, Outbox
 from runner_supervisor.front.relay import Relay
-from runner_supervisor.front.upstream import Connection, Upstream
+from runner_supervisor.front.upstream import Upstream
 
 pytestmark = pytest.mark.anyio
 

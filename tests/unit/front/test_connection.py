@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner_supervisor.front.answers import AnswerHead
+from runner_supervisor.front.connection import Connection, Exchange
 from runner_supervisor.front.outbox import Outbox
-from runner_supervisor.front.upstream import Connection, Exchange, Upstream
+from runner_supervisor.front.upstream import Upstream
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 EVENTS = [b"data: one\n\n", b":\n\n", b"data: 0\r\n\r\n", b"x" * 300, b"5\r\nno chunk\r\n"]
