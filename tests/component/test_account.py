@@ -45,6 +45,19 @@ async def test_a_conversation_whose_client_left_is_written_down_with_its_address
     assert (line["outcome"], line["address"], line["status"]) == ("abandoned", "127.0.0.1", 200)
 
 
+async def test_what_an_operator_does_is_written_down_after_what_ended_before(short_dir: Path) -> None:
+    path = short_dir / "audit.log"
+    async with rig(short_dir) as here:
+        with audited(here, path):
+            await here.ask(request(path="/v1/completions", body=b"{}"))
+            reader, writer = await asyncio.open_unix_connection(here.control)
+            writer.write(b"GET /admin/log-level HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+    lines = map(json.loads, path.read_text().splitlines())
+    assert [line["path"] for line in lines] == ["/v1/completions", "/admin/log-level"]
+
+
 ANTHROPIC = b'data: {"message":{"usage":{"input_tokens":9,"output_tokens":0}}}\n\n'
 PIECE = b'data: {"delta":{"text":"sea"}}\n\n'
 

@@ -101,6 +101,21 @@ async def test_a_client_that_stops_in_the_middle_of_a_request_is_dropped(
         assert not here.engine.asked
 
 
+async def test_a_fault_at_one_silent_connection_ends_no_other_one(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_connection: object) -> None:
+        raise ValueError("at this one")
+
+    monkeypatch.setattr("runner_supervisor.front.server.TICK_S", 0.01)
+    monkeypatch.setattr("runner_supervisor.front.protocol.FrontProtocol.look_at_the_clock", fail)
+    async with rig(short_dir) as here, here.connect():
+        async with asyncio.timeout(10):
+            while "a silent connection could not be ended" not in caplog.text:
+                await asyncio.sleep(0.005)
+        assert (await here.ask(request())).startswith(b"HTTP/1.1 200 ")
+
+
 async def test_trailers_do_not_become_headers(short_dir: Path) -> None:
     async with rig(short_dir) as here:
         await here.ask(

@@ -7,8 +7,8 @@ from typing import Final
 SHORT_BYTES: Final = 2048
 """What may be longer than this is left to a parser."""
 
-NEVER: Final = b"\n"
-"""No chunk begins like this."""
+NEVER: Final = b"\n" * (SHORT_BYTES + 1)
+"""Nothing that is short begins like this."""
 
 
 def _beginnings() -> tuple[bytes, ...]:

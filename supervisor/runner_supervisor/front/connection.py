@@ -81,7 +81,7 @@ class Connection:
     """One connection: writes a request, cuts the answer's head off, passes the rest on as it is.
 
     httptools follows the framing to find the end; since the class has no `on_body`, a body costs it no Python call.
-    Whole chunks, which change nothing for it, are kept from it. A new connection has its first request written before
+    Whole chunks, which change nothing for it, are kept from it as long as each read ends where a chunk does. A new connection has its first request written before
     the loop knows it: `rest` is what the kernel did not take of that. One without a request is idle from its
     beginning. asyncio's `Protocol` in all but name: a compiled class has no base that is not.
 
@@ -166,7 +166,9 @@ class Connection:
 
     @property
     def last(self) -> list[bytes]:
-        """The ends of the pieces that came last."""
+        """The ends of the reads of the body that came last; none: there was none."""
+        if self._reads < LAST_PIECES:
+            return self._ends[: self._reads]
         at = self._reads % LAST_PIECES
         return self._ends[at:] + self._ends[:at]
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final, Protocol
+
+logger = logging.getLogger(__name__)
 
 GATHER_S: Final = 0.2
 """For how long accounts gather, in seconds."""
 
-MOST: Final = 64
+MOST: Final = 16
+"""Of so many at once none of the next requests needs to wait for long."""
 
 
 class Account(Protocol):
@@ -25,17 +29,24 @@ class Ledger:
 
     def __init__(self) -> None:
         self._open: list[Account] = []
+        self._timer: asyncio.TimerHandle | None = None
 
     def add(self, account: Account) -> None:
         """Have an account written down soon."""
         self._open.append(account)
         if len(self._open) == 1:
-            asyncio.get_running_loop().call_later(GATHER_S, self.write_down)
+            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self.write_down)
         elif len(self._open) >= MOST:
             self.write_down()
 
     def write_down(self) -> None:
-        """Write down what is open: for whoever wants to know now."""
+        """Write down what is open: for whoever wants to know now. A fault with one account costs no other one."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         accounts, self._open = self._open, []
         for account in accounts:
-            account.write_down()
+            try:
+                account.write_down()
+            except Exception:
+                logger.exception("a request could not be written down")

@@ -45,6 +45,10 @@ PATIENCE_S: Final = 30.0
 """How long a client may be silent in the middle of a request, or before its first, in seconds."""
 
 PIPELINED: Final = 16
+
+SPARE_AFTER_S: Final = 0.005
+"""How long after a connection the next one's protocol is made, in seconds: not in the way of the first request."""
+
 LOCAL: Final = "local"
 GONE: Final = "gone"
 """The address of a client that had left before anybody could ask for it."""
@@ -74,7 +78,9 @@ class FrontProtocol(HttpToolsProtocol):
         self._backend = backend
         self._heads = heads
         self._trusted = trusted
-        self._peer = LOCAL
+        self._peer = LOCAL if trusted else ""
+        self._spare: FrontProtocol | None = None
+        self._makes_spare = False
         self._at_work: Relay | None = None
         self._at_fastapi: Any = None
         self._closing = False
@@ -92,8 +98,20 @@ class FrontProtocol(HttpToolsProtocol):
         self._deadline = 0.0
 
     def another(self) -> FrontProtocol:
-        """One for another connection of the same listener. This one is for none: what uvicorn looks up and reads of
-        its configuration for each is looked up and read once. The parser is made when there is something to parse.
+        """One for another connection of the same listener, made before there is need of it. This one is for none."""
+        spare, self._spare = self._spare, None
+        if not self._makes_spare:
+            self._makes_spare = True
+            self.loop.call_later(SPARE_AFTER_S, self._make_spare)
+        return spare or self._another()
+
+    def _make_spare(self) -> None:
+        self._makes_spare = False
+        self._spare = self._another()
+
+    def _another(self) -> FrontProtocol:
+        """What uvicorn looks up and reads of its configuration for each is looked up and read once. The parser is made
+        when there is something to parse.
         """
         return FrontProtocol(
             backend=self._backend,
@@ -113,8 +131,6 @@ class FrontProtocol(HttpToolsProtocol):
         self.transport = transport
         self.flow = cast("Any", Flow(transport))
         self._traced = self._backend.desk.tracer is not None
-        if not self._trusted:  # asked now: a request may have to be written down when its connection has gone
-            self._peer = peer_of(transport)
         self._deadline = self.loop.time() + PATIENCE_S
 
     def data_received(self, data: bytes) -> None:
@@ -126,6 +142,8 @@ class FrontProtocol(HttpToolsProtocol):
             data = self._recognise(data)
         if data:
             self._parse(data)
+        if not self._peer:  # asked once its request is on its way, which may outlive the connection
+            self._peer = peer_of(self.transport)
 
     def _recognise(self, data: bytes) -> bytes:
         """Begin a request whose head is known, as the last one or another; returns what is left to be parsed."""
@@ -239,7 +257,8 @@ class FrontProtocol(HttpToolsProtocol):
 
     def address(self, forwarded: Sequence[bytes]) -> str:
         """The client's address, by what trusted proxies say in X-Forwarded-For. "local": the control socket."""
-        return self._backend.desk.proxies.client(self._peer, forwarded) if forwarded else self._peer
+        peer = self._peer = self._peer or peer_of(self.transport)
+        return self._backend.desk.proxies.client(peer, forwarded) if forwarded else peer
 
     def close_after_answer(self, *, linger: bool) -> None:
         """Close the connection; if the client is still sending, once it may have read the answer.

@@ -60,7 +60,10 @@ class Server(uvicorn.Server):
         """Until `end`. In place of uvicorn's, which looks ten times a second whether it is told to."""
         while not await self.on_tick(0):
             for connection in list(self.server_state.connections):
-                cast("FrontProtocol", connection).look_at_the_clock()
+                try:
+                    cast("FrontProtocol", connection).look_at_the_clock()
+                except Exception:
+                    logger.exception("a silent connection could not be ended")
             timer = asyncio.get_running_loop().call_later(TICK_S, self._wake.set)
             await self._wake.wait()
             self._wake.clear()

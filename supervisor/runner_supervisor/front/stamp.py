@@ -53,6 +53,7 @@ class Stamp:
     def _write_down(self, scope: Scope, path: str, status: int, took_s: float) -> None:
         if self._desk.audit is None:
             return
+        self._desk.ledger.write_down()  # what ended before stands before it
         state = scope["state"]
         self._desk.audit.record(
             Entry(

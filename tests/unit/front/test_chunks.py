@@ -27,7 +27,19 @@ def test_a_chunk_of_any_short_size_is_one(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\r\n", b"\n", LAST, b"05\r\nhello\r\n", b"5;x\r\nhello\r\n", b"5\r\nhello  ", b"5\r\nhelloo\r\n"]
+    "data",
+    [
+        b"",
+        b"\r\n",
+        b"\n",
+        b"\n\r\n",
+        b"\n" + b"x" * 18 + b"\r\n",
+        LAST,
+        b"05\r\nhello\r\n",
+        b"5;x\r\nhello\r\n",
+        b"5\r\nhello  ",
+        b"5\r\nhelloo\r\n",
+    ],
 )
 def test_anything_else_is_none(data: bytes) -> None:
     assert not is_chunk(data)

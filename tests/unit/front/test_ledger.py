@@ -40,6 +40,31 @@ async def test_accounts_are_written_down_by_themselves(monkeypatch: pytest.Monke
             await asyncio.sleep(0)
 
 
+async def test_an_account_that_fails_costs_no_other_one(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Account):
+        def write_down(self) -> None:
+            raise ValueError(self._number)
+
+    book, written = Ledger(), list[int]()
+    for account in (Account(written, 1), Failing(written, 2), Account(written, 3)):
+        book.add(account)
+    book.write_down()
+    assert written == [1, 3]
+    assert "a request could not be written down" in caplog.text
+
+
+async def test_what_is_added_after_a_full_batch_gathers_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "GATHER_S", 3600.0)
+    book, written = Ledger(), list[int]()
+    for number in range(ledger.MOST):
+        book.add(Account(written, number))
+    assert book._timer is None
+    book.add(Account(written, ledger.MOST))
+    assert book._timer is not None
+    book.write_down()
+    assert written == list(range(ledger.MOST + 1))
+
+
 async def test_no_more_than_so_many_wait() -> None:
     book, written = Ledger(), list[int]()
     for number in range(ledger.MOST):
