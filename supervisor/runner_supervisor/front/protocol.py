@@ -110,8 +110,8 @@ class FrontProtocol(HttpToolsProtocol):
         self._spare = self._another()
 
     def _another(self) -> FrontProtocol:
-        """What uvicorn looks up and reads of its configuration for each is looked up and read once. The parser is made
-        when there is something to parse.
+        """What uvicorn looks up and reads of its configuration for each is looked up and read once. The parser is
+        made when there is something to parse.
         """
         return FrontProtocol(
             backend=self._backend,

@@ -1,9 +1,9 @@
 """What keys have used, kept over restarts: what their limits need, and what each used on each day.
 
 Written by one task, at most once a second and off the event loop: a supervisor that is killed loses at most that
-second (and `front.ledger.GATHER_S` of the counts of keys without limits). The disk is not waited for: a power cut may
-take what the kernel had not written yet. While the disk fails, limits go on in memory, and what could not be written is
-written later.
+second (and `front.ledger.GATHER_S` of the counts of keys without limits). The disk is not waited for: a power cut
+may take what the kernel had not written yet. While the disk fails, limits go on in memory, and what could not be
+written is written later.
 """
 
 from __future__ import annotations
