@@ -83,8 +83,8 @@ class Connection:
     httptools follows the framing to find the end; since the class has no `on_body`, a body costs it no Python call.
     Whole chunks, which change nothing for it, are kept from it as long as each read ends where a chunk does. A new
     connection has its first request written before the loop knows it: `rest` is what the kernel did not take of that.
-    One without a request is idle from its beginning. asyncio's `Protocol` in all but name: a compiled class has no base
-    that is not.
+    One without a request is idle from its beginning. asyncio's `Protocol` in all but name: a compiled class has no
+    base that is not.
 
     Attributes:
         pieces: how many reads of an answer's body brought more than a ping; `size`: the bytes of the body so far.
