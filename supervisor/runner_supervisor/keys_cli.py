@@ -116,15 +116,19 @@ def list_(
     """List the keys. Those that the settings give are not among them."""
     layout = layout_of(config, state_dir)
     keys: list[Key] = []
+    locked_down = False
     if layout.keys.exists():
         with _existing(layout) as store:
-            keys = store.keys(revoked=every)
+            keys, locked_down = store.keys(revoked=every), store.locked_down
     if as_json:
         keys_show.as_json([keys_show.described(key, now_s=time.time()) for key in keys])
         return
     keys_show.listing(keys, now_s=time.time())
     if not keys:
-        keys_show.say(f"no keys in {layout.state_dir}; `runner-supervisor keys create --name NAME` makes one")
+        found = f"no keys in {layout.state_dir}"
+        if locked_down:
+            found += " but revoked ones (--all shows them), and requests need a key all the same"
+        keys_show.say(f"{found}; `runner-supervisor keys create --name NAME` makes one")
 
 
 @commands.command()

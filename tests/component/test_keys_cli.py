@@ -145,6 +145,15 @@ def test_lists_are_aligned_and_show_what_a_key_may_do(keys: Keys) -> None:
     assert "secrets:     made " in shown
 
 
+def test_a_list_without_keys_says_whether_requests_need_one(keys: Keys) -> None:
+    assert "need a key all the same" not in " ".join(keys.run("list").stderr.split())
+    keys.ok("create", "--name", "ci")
+    keys.ok("revoke", "ci")
+    done = keys.run("list")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "revoked ones (--all shows them), and requests need a key all the same" in " ".join(done.stderr.split())
+
+
 def test_what_a_key_has_used_is_shown_by_day(keys: Keys) -> None:
     keys.ok("create", "--name", "ci")
     assert json.loads(keys.ok("show", "ci", "--json"))["used"] == []

@@ -114,6 +114,8 @@ class Gate:
         else:
             secret = headers.get(b"authorization") or headers.get(b"x-api-key")
             holder = self._find(secret) if secret else None
+            if holder is None and secret and self._keys.refresh():  # it may have been made just now
+                holder = self._find(secret)
             if holder is None:
                 return Judgement(NOBODY, INVALID_KEY, guess=bool(secret))
             principal = holder

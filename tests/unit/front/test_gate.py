@@ -120,6 +120,15 @@ def test_paths_can_be_opened_by_name(store: KeyStore, path: str, found: str) -> 
     assert code(judge(gate, path, method=b"POST")) == found
 
 
+def test_a_key_that_was_made_just_now_is_no_guess(store: KeyStore, tmp_path: Path) -> None:
+    gate = Gate(store, Settings())
+    store.create("first", scopes=[Scope.INFERENCE])
+    with closing(KeyStore(tmp_path / "keys.sqlite")) as elsewhere:
+        made = elsewhere.create("second", scopes=[Scope.INFERENCE]).secret.encode()
+    assert code(judge(gate, authorization=b"Bearer " + made)) == "in"
+    assert judge(gate, authorization=b"Bearer wrong").guess
+
+
 def test_a_key_for_other_models_is_of_no_use_here(store: KeyStore) -> None:
     secret = store.create("ci", scopes=frozenset({Scope.INFERENCE}), models=("qwen*", "demo")).secret.encode()
     gate = Gate(store, Settings())
