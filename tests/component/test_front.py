@@ -106,7 +106,8 @@ async def test_connections_are_kept_on_both_sides(short_dir: Path) -> None:
         for _ in range(120):
             writer.write(request(close=False))
             await reader.readuntil(b"\r\n\r\nhi")
-        assert here.engine.connections == 2  # llama-server would close the first at its hundredth request
+        # llama-server would close the first at its hundredth request; where requests take long one is in reserve
+        assert here.engine.connections in {2, 3}
 
 
 async def test_pipelined_requests_are_answered_in_order(short_dir: Path) -> None:

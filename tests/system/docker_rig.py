@@ -210,6 +210,7 @@ def _import_base(docker: Docker) -> None:
         command = ["debootstrap", "--variant=minbase", "bookworm", str(root), mirror]
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True, timeout=BUILD_TIMEOUT_S)
         if CERTIFICATES.exists():
+            (root / "etc/ssl").mkdir(exist_ok=True)  # Debian's smallest has none
             shutil.copy(CERTIFICATES, root / "etc/ssl/authorities.pem")
             (root / "etc/pip.conf").write_text("[global]\ncert = /etc/ssl/authorities.pem\n")
         with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
