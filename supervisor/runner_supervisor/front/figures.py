@@ -79,7 +79,7 @@ class Seen(NamedTuple):
 class Bill:
     """What is to be known of a request to say what it has cost, which is found out when somebody asks.
 
-    Takes what `Asked` and `Seen` have.
+    Takes what `Asked` and `Seen` have, which need not be made for most requests.
     """
 
     def __init__(
